@@ -13,6 +13,7 @@ pub mod notify;
 pub mod otel;
 pub mod proxy;
 pub mod rate_limit;
+pub mod regular_file;
 pub mod server;
 pub mod stats;
 pub mod store;

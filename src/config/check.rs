@@ -194,6 +194,7 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
             .unwrap_or(false),
         digest,
         redacted_file: serde_json::Value::Null,
+        secrets: 0,
         content: "{}".into(),
         id_lists: root.reading.id_lists.take(),
         watched: watched.into(),

@@ -340,7 +340,7 @@ fn device(node: &Node<'_>) -> Option<DeviceClass> {
 
 /// Reads the name of a header, and what its value must be.
 pub fn header((name, node): &(String, Node<'_>)) -> Option<(HeaderName, ValueTest)> {
-    let test = value_test(node);
+    let test = named_test(name, node);
     match name.parse::<HeaderName>() {
         Ok(header) if !name.contains('*') => Some((header, test?)),
         _ => {
@@ -355,7 +355,7 @@ pub fn header((name, node): &(String, Node<'_>)) -> Option<(HeaderName, ValueTes
 
 /// Reads the name of a cookie, and what its value must be.
 pub fn cookie((name, node): &(String, Node<'_>)) -> Option<(Box<str>, ValueTest)> {
-    let test = value_test(node);
+    let test = named_test(name, node);
     let sound = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'+-.^_`|~".contains(&byte);
     if name.is_empty() || !name.bytes().all(sound) {
         node.problem(
@@ -370,7 +370,7 @@ pub fn cookie((name, node): &(String, Node<'_>)) -> Option<(Box<str>, ValueTest)
 
 /// Reads the name of a query parameter, and what its value must be.
 fn parameter((name, node): &(String, Node<'_>)) -> Option<(Box<str>, ValueTest)> {
-    let test = value_test(node);
+    let test = named_test(name, node);
     if name.is_empty() || name.contains(['*', '&', '=', '?', '#']) {
         node.problem(
             format!("{name:?} is not the name of a query parameter"),
@@ -379,6 +379,12 @@ fn parameter((name, node): &(String, Node<'_>)) -> Option<(Box<str>, ValueTest)>
         return None;
     }
     Some((name.as_str().into(), test?))
+}
+
+/// Reads what the value of this name must be.
+fn named_test(name: &str, node: &Node<'_>) -> Option<ValueTest> {
+    node.hide_if_named(name);
+    value_test(node)
 }
 
 /// Reads what a value must be. A key without a value asks only that there is one.

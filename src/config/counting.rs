@@ -8,6 +8,7 @@ use crate::experiment::identity;
 use crate::experiment::not_counted::{CountingRules, Exclusion};
 use crate::experiment::robots::Robots;
 use crate::experiment::{UpstreamIndex, UserId};
+use crate::regular_file;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -176,7 +177,7 @@ fn read_ids(path: &Path) -> std::io::Result<BTreeSet<Box<[u8]>>> {
     if std::fs::metadata(path)?.len() > IDS_BYTES_MAX {
         return Err(std::io::Error::other("it is larger than 16 MiB"));
     }
-    let bytes = std::fs::read(path)?;
+    let bytes = regular_file::read(path)?;
     // Some editors begin a file with a byte order mark.
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
     let lines = bytes.split(|&byte| byte == b'\n');

@@ -24,6 +24,7 @@ const DECIDING: &[&str] = &[
     "default",
     "user",
     "experiments",
+    "retired",
     "metrics",
     "segments",
     "holdout",
@@ -35,8 +36,9 @@ const LINES_MAX: usize = 200;
 const LINE_CHARS_MAX: usize = 300;
 
 /// Returns a digest of what replicas share of a file with this content, as
-/// [`Plan::content`](super::plan::Plan::content) has it.
-pub fn digest(content: &str) -> String {
+/// [`Plan::content`](super::plan::Plan::content) has it, and of its secrets
+/// ([`Plan::secrets`](super::plan::Plan::secrets)).
+pub fn digest(content: &str, secrets: u16) -> String {
     let mut text = String::new();
     for (path, value) in lines(content) {
         // Writing to a String cannot fail.
@@ -44,7 +46,14 @@ pub fn digest(content: &str) -> String {
     }
     // Reading from memory cannot fail, and the crate adds no error of its own.
     let digest = murmur3::murmur3_x64_128(&mut text.as_bytes(), 0).unwrap_or_default();
-    format!("{:016x}", digest as u64)
+    format!("{:016x}-{secrets:04x}", digest as u64)
+}
+
+/// Returns a line that says so, if these digests are of files with other secrets.
+pub fn secret_difference(before: &str, after: &str) -> Option<String> {
+    let (_, was) = before.split_once('-')?;
+    let (_, is) = after.split_once('-')?;
+    (was != is).then(|| "+ (secrets): another value than before".to_owned())
 }
 
 /// Returns the lines that `before` alone has, each with `- ` before it, and those of `after`, with `+ `, in the
@@ -192,9 +201,11 @@ mod tests {
             ]
         );
         assert!(difference(old, old).is_empty());
-        assert_ne!(digest(old), digest(new));
+        assert_ne!(digest(old, 0), digest(new, 0));
         let elsewhere = old.replace("127.0.0.1:1", "127.0.0.1:3");
-        assert_eq!(digest(old), digest(&elsewhere));
+        assert_eq!(digest(old, 1), digest(&elsewhere, 1));
+        let said = |was, is| secret_difference(&digest(old, was), &digest(old, is)).is_some();
+        assert_eq!((said(1, 2), said(1, 1)), (true, false));
         let many: Vec<String> = (0..300).map(|it| format!("\"m{it}\": {it}")).collect();
         let long = difference("{}", &format!("{{{}}}", many.join(", ")));
         assert_eq!((long.len(), &*long[200]), (201, "… and 100 more lines"));

@@ -150,7 +150,7 @@ impl RoutesDocument {
             );
         }
         let index = self.files.len();
-        let read = file::read(&path);
+        let read = file::read_regular(&path);
         let text = read.as_ref().cloned().unwrap_or_default();
         self.files.push(SourceFile {
             path: path.clone(),

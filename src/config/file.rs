@@ -3,6 +3,8 @@
 use super::diagnostic::Diagnostic;
 use super::snippet::Snippet;
 use super::source_map::SourceMap;
+use crate::regular_file;
+use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
@@ -51,11 +53,20 @@ impl Value {
 /// The largest file, in bytes: far above any real one.
 const BYTES_MAX: u64 = 1 << 20;
 
-/// Reads the text of a file.
+/// Reads the text of a routes file, which may be a pipe: `-c <(…)`.
 pub fn read(path: &Path) -> Result<String, Box<Diagnostic>> {
+    read_opened(path, std::fs::File::open(path))
+}
+
+/// Reads the text of a file that a routes file names. It is read again and again, so it must be a regular file.
+pub fn read_regular(path: &Path) -> Result<String, Box<Diagnostic>> {
+    read_opened(path, regular_file::open(path))
+}
+
+fn read_opened(path: &Path, file: std::io::Result<File>) -> Result<String, Box<Diagnostic>> {
     let invalid =
         |found: String, allowed: &str| Box::new(Diagnostic::of_file(path, found, allowed));
-    let file = std::fs::File::open(path).map_err(|error| match error.kind() {
+    let file = file.map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => invalid(
             "there is no such file".to_owned(),
             "name a routes file with -c FILE; `watershed demo` needs none",
@@ -78,6 +89,10 @@ pub fn read(path: &Path) -> Result<String, Box<Diagnostic>> {
             "is larger than 1 MiB".to_owned(),
             "is this the right file? a routes file has a few pages",
         ));
+    }
+    // Some editors begin a file with a byte order mark.
+    if bytes.starts_with(b"\xef\xbb\xbf") {
+        bytes.drain(..3);
     }
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
@@ -114,11 +129,20 @@ pub fn parse(path: &Path, text: &str, index: usize) -> Result<(Value, SourceMap)
                 .next()
                 .unwrap_or_default()
                 .to_owned();
-            let allowed = if found.contains("duplicate entry") {
-                "write each key once"
-            } else {
-                "this is not YAML: check the indentation and the colons there"
-            };
+            if found.contains("duplicate entry")
+                && let Some((again, first)) = source_map.duplicate()
+            {
+                let found = format!("this key also stands in line {}", first.line);
+                let place = (again.line, again.column);
+                return Err(Box::new(at(
+                    path,
+                    text,
+                    place,
+                    found,
+                    "write each key once",
+                )));
+            }
+            let allowed = "this is not YAML: check the indentation and the colons there";
             let place = place.unwrap_or((1, 1));
             Err(Box::new(at(path, text, place, found, allowed)))
         }

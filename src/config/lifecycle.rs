@@ -42,11 +42,13 @@ pub fn about(experiment: &Node<'_>) -> About {
     };
     let link = experiment.get("link").and_then(|node| {
         node.read(
-            "an address that begins with https:// or http://",
+            "an address that begins with https:// or http://, without user and password",
             |text| -> Option<Box<str>> {
                 let uri: http::Uri = text.parse().ok()?;
                 let is_web = matches!(uri.scheme_str(), Some("https" | "http"));
-                (is_web && uri.host().is_some_and(|host| !host.is_empty())).then(|| text.into())
+                let has_login = uri.authority().is_some_and(|it| it.as_str().contains('@'));
+                (is_web && !has_login && uri.host().is_some_and(|host| !host.is_empty()))
+                    .then(|| text.into())
             },
         )
     });

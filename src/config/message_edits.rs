@@ -93,13 +93,16 @@ pub fn headers(owner: &Node<'_>) -> MessageEdits {
         ),
     ];
     if node.keys(&keys) {
-        let of = |key: &str| node.get(key).map(|node| fields(&node)).unwrap_or_default();
+        let of = |key: &str| {
+            let fields = node.get(key).map(|node| fields(&node, key == "request"));
+            fields.unwrap_or_default()
+        };
         (edits.request, edits.response) = (of("request"), of("response"));
     }
     edits
 }
 
-fn fields(node: &Node<'_>) -> HeaderEdits {
+fn fields(node: &Node<'_>, is_sent_to_upstreams: bool) -> HeaderEdits {
     node.keys(&[
         (
             "set",
@@ -117,7 +120,11 @@ fn fields(node: &Node<'_>) -> HeaderEdits {
             .map(|node| node.named("header"))
             .unwrap_or_default();
         let fields = named.iter().filter_map(|(name, node)| {
-            let value = value(node);
+            // What an upstream gets is often a credential.
+            if is_sent_to_upstreams {
+                node.hide();
+            }
+            let value = value(name, node);
             Some((header_name(node, name)?, value?))
         });
         fields.collect()
@@ -134,9 +141,10 @@ fn fields(node: &Node<'_>) -> HeaderEdits {
     }
 }
 
-/// Reads the value of a field, which may come from the environment or a file.
-pub fn value(node: &Node<'_>) -> Option<HeaderValue> {
+/// Reads the value of a field of this name, which may come from the environment or a file.
+pub fn value(name: &str, node: &Node<'_>) -> Option<HeaderValue> {
     const VALUE: &str = "a value without control characters, or ${NAME}, or file:PATH";
+    node.hide_if_named(name);
     let text = node.text(VALUE)?;
     let is_secret = text.contains("${") || text.starts_with("file:");
     let secret = match is_secret {
@@ -149,8 +157,7 @@ pub fn value(node: &Node<'_>) -> Option<HeaderValue> {
         .filter(|_| text.trim() == text);
     match &mut value {
         Some(value) => value.set_sensitive(is_secret),
-        None if is_secret => node.problem("the value has control characters", VALUE),
-        None => node.problem(format!("found {text:?}"), VALUE),
+        None => node.problem("control characters, or spaces at an end", VALUE),
     }
     value
 }

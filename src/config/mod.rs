@@ -153,6 +153,7 @@ fn parse_for(
     let secrets = reading.secrets.take();
     plan.redacted_file = redact::redacted(&document.value, &secrets);
     plan.content = redact::text(&document.value, &secrets).into();
+    plan.secrets = redact::digest(&document.value, &secrets);
     Ok(plan)
 }
 

@@ -118,6 +118,8 @@ pub struct Plan {
     pub redacted_file: serde_json::Value,
     /// The same as JSON text, in the order of the file.
     pub content: Arc<str>,
+    /// A digest of all secrets in the file together. It is short, so that no secret can be found by it.
+    pub secrets: u16,
     /// Lists of user IDs, by the file that each was read from.
     pub id_lists: IdLists,
     /// Other files whose change is a change of the plan.

@@ -7,10 +7,13 @@ use super::environment::Environment;
 use super::file::Value;
 use super::key_recorder::{RecordedForm, ValueForm};
 use super::plan::{IdLists, Secret};
+use super::secret_text::names_secret;
 use super::source_map::{Position, SourceMap};
 use crate::features::{Feature, MissingFeature};
+use crate::regular_file;
 use std::cell::RefCell;
 use std::collections::HashSet;
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -275,8 +278,27 @@ impl<'a> Node<'a> {
     }
 
     fn letters(&self, allowed: &str) -> Option<&'a str> {
-        self.reading.public.borrow_mut().insert(self.path.clone());
+        self.each_below(&|node| {
+            node.reading.public.borrow_mut().insert(node.path.clone());
+        });
         self.characters(allowed)
+    }
+
+    /// Does this for the value, or for all values in it.
+    fn each_below(&self, act: &dyn Fn(&Node<'_>)) {
+        match self.value {
+            Value::Map(map) => {
+                let each = map.iter();
+                each.for_each(|(key, value)| self.below(key, value).each_below(act));
+            }
+            Value::List(items) => {
+                let each = items.iter().enumerate();
+                each.for_each(|(place, value)| {
+                    self.below(&place.to_string(), value).each_below(act)
+                });
+            }
+            _ => act(self),
+        }
     }
 
     fn characters(&self, allowed: &str) -> Option<&'a str> {
@@ -354,6 +376,9 @@ impl<'a> Node<'a> {
     pub fn refuses_old_boolean(&self, allowed: &str) -> bool {
         let word = self.old_boolean_word();
         if let Some((text, _)) = word {
+            // It is no secret, whatever else may stand here.
+            let secrets = &self.reading.secrets;
+            secrets.borrow_mut().retain(|path| *path != self.path);
             self.problem(
                 format!("`{text}` is a text: only YAML 1.1 took it for a boolean"),
                 format!("{allowed}; \"{text}\" in quotation marks for a file of that name"),
@@ -512,7 +537,10 @@ impl<'a> Node<'a> {
             return Some(Secret::new(text));
         };
         let path = self.file(path);
-        match std::fs::read_to_string(&path) {
+        let text = regular_file::read(&path).and_then(|bytes| {
+            String::from_utf8(bytes).map_err(|_| io::Error::other("it is not UTF-8 text"))
+        });
+        match text {
             Ok(text) => Some(Secret::new(text.trim_end_matches(['\r', '\n']))),
             Err(error) => {
                 self.problem(
@@ -521,6 +549,18 @@ impl<'a> Node<'a> {
                 );
                 None
             }
+        }
+    }
+
+    /// Hides the texts of this value wherever the file is shown: they may be secrets.
+    pub fn hide(&self) {
+        self.each_below(&|node| node.reading.secrets.borrow_mut().push(node.path.clone()));
+    }
+
+    /// Does so if the name of the header, cookie or query parameter whose value this is says that it is a secret.
+    pub fn hide_if_named(&self, name: &str) {
+        if names_secret(name) {
+            self.hide();
         }
     }
 

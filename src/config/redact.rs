@@ -17,6 +17,35 @@ pub fn text(value: &Value, secrets: &[Vec<String>]) -> String {
     text
 }
 
+/// Returns a digest of the secrets together. Those of the environment and of other files are none of this file.
+pub fn digest(value: &Value, secrets: &[Vec<String>]) -> u16 {
+    let mut paths: Vec<&[String]> = secrets.iter().map(Vec::as_slice).collect();
+    paths.sort_unstable();
+    paths.dedup();
+    let text: String = paths
+        .into_iter()
+        .filter_map(|path| at(value, path).map(|text| format!("{path:?}{text:?}")))
+        .collect();
+    // Reading from memory cannot fail, and the crate adds no error of its own.
+    murmur3::murmur3_x64_128(&mut text.as_bytes(), 0).unwrap_or_default() as u16
+}
+
+/// Returns the text at a path.
+fn at<'a>(value: &'a Value, path: &[String]) -> Option<&'a str> {
+    let Some((key, rest)) = path.split_first() else {
+        return match value {
+            Value::Text(text) | Value::Number(_, text) => Some(text),
+            _ => None,
+        };
+    };
+    let below = match value {
+        Value::Map(map) => map.iter().find(|(name, _)| name == key).map(|(_, it)| it),
+        Value::List(items) => key.parse().ok().and_then(|place: usize| items.get(place)),
+        _ => None,
+    };
+    at(below?, rest)
+}
+
 fn write(value: &Value, secrets: &[Vec<String>], path: &mut Vec<String>, text: &mut String) {
     let mut at = |key: &str, value: &Value, text: &mut String| {
         path.push(key.to_owned());

@@ -6,6 +6,7 @@ use super::plan::{FixedResponse, HttpsRedirect, HttpsRules, Route, RouteAnswer};
 use super::reader::Node;
 use crate::experiment::matcher::Matcher;
 use crate::experiment::{Experiment, UpstreamIndex, implication};
+use crate::regular_file;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -172,7 +173,7 @@ pub fn content(node: &Node<'_>, response: &mut FixedResponse, watched: &mut Vec<
     let named = node.get("headers").map(|node| node.named("header"));
     let mut fields: Vec<(HeaderName, HeaderValue)> = Vec::new();
     for (name, node) in named.iter().flatten() {
-        let value = message_edits::value(node);
+        let value = message_edits::value(name, node);
         fields.extend(message_edits::header_name(node, name).zip(value));
     }
     let mut content_type = "text/plain; charset=utf-8";
@@ -218,7 +219,7 @@ fn status(node: &Node<'_>) -> Option<u16> {
 }
 
 fn contents(node: &Node<'_>, path: &Path) -> Vec<u8> {
-    std::fs::read(path).unwrap_or_else(|error| {
+    regular_file::read(path).unwrap_or_else(|error| {
         let found = format!("{} cannot be read: {error}", path.display());
         node.problem(found, "the path of a file, relative to this file");
         Vec::new()

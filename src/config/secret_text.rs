@@ -3,6 +3,28 @@
 /// Stands for a secret.
 const HIDDEN: &str = "(secret)";
 
+/// Parts of the names of headers, cookies and query parameters that hold secrets.
+const SECRET_NAMES: &[&str] = &[
+    "auth",
+    "bypass",
+    "cookie",
+    "credential",
+    "csrf",
+    "jwt",
+    "key",
+    "passw",
+    "secret",
+    "session",
+    "signature",
+    "token",
+];
+
+/// Whether a header, cookie or query parameter of this name holds a secret, as far as a name can tell.
+pub fn names_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    SECRET_NAMES.iter().any(|part| name.contains(part))
+}
+
 /// Returns the visible part of a secret: where it is stored, or an address without user and
 /// password.
 pub fn without_secret(text: &str) -> String {
@@ -41,6 +63,20 @@ pub fn without_secret(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_credentials_are_known() {
+        for (name, holds) in [
+            ("Authorization", true),
+            ("X-API-Key", true),
+            ("x-vercel-protection-bypass", true),
+            ("sessionid", true),
+            ("plan", false),
+            ("Accept-Language", false),
+        ] {
+            assert_eq!(names_secret(name), holds, "{name}");
+        }
+    }
 
     #[test]
     fn secrets_are_hidden_and_their_locations_are_shown() {

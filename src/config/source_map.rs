@@ -3,6 +3,7 @@
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Span};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 /// A position in one of the files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,6 +48,8 @@ pub struct SourceMap {
     places: HashMap<Vec<String>, KeyLocation>,
     /// In the order of the files.
     tokens: Vec<ScalarToken>,
+    /// The first key that stands twice in its map: where it stands again, and where first.
+    duplicate: Option<(Position, Position)>,
 }
 
 impl SourceMap {
@@ -93,6 +96,11 @@ impl SourceMap {
     pub fn is_plain(&self, path: &[String]) -> bool {
         let mut values = self.tokens.iter().filter(|token| !token.is_key);
         values.any(|token| token.is_plain && token.path == path)
+    }
+
+    /// Returns where a key stands again in its map, and where it stands first, if there is one.
+    pub fn duplicate(&self) -> Option<(Position, Position)> {
+        self.duplicate
     }
 
     /// Returns the keys and values of which a part stands on a line of a file.
@@ -204,10 +212,14 @@ impl Walk {
             }
             None => at,
         };
-        self.map
-            .places
-            .entry(self.path.clone())
-            .or_insert(KeyLocation { key, value: at });
+        let location = KeyLocation { key, value: at };
+        match self.map.places.entry(self.path.clone()) {
+            Entry::Vacant(place) => drop(place.insert(location)),
+            Entry::Occupied(first) if self.map.duplicate.is_none() => {
+                self.map.duplicate = Some((key, first.get().key));
+            }
+            Entry::Occupied(_) => {}
+        }
     }
 
     /// Ends a value.
@@ -263,6 +275,17 @@ mod tests {
         check("a:\n  b: 1\n", &["a", "b", "c"], (2, 3), (2, 6));
         check("a: &x { b: 1 }\nc: *x\n", &["c", "b"], (2, 1), (2, 4));
         check("", &["a"], (1, 1), (1, 1));
+    }
+
+    #[test]
+    fn key_that_stands_twice_is_found() {
+        let found = |text| {
+            let duplicate = SourceMap::of(text, 0).duplicate();
+            duplicate.map(|(again, first)| (again.line, first.line))
+        };
+        assert_eq!(found("a: 1\nb: { c: 1 }\nb:\n  d: 1\n"), Some((3, 2)));
+        assert_eq!(found("a:\n  b: 1\n  b: 2\n"), Some((3, 2)));
+        assert_eq!(found("a: { b: 1 }\nc: { b: 1 }\nd: [1, 1]\n"), None);
     }
 
     #[test]

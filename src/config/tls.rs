@@ -2,6 +2,7 @@
 
 use super::plan::{ServerTls, TlsCertificate, UpstreamTls};
 use super::reader::Node;
+use crate::regular_file;
 use crate::tls::{self, NoIdentity, Trust};
 use rustls::ServerConfig;
 use rustls::pki_types::ServerName;
@@ -175,7 +176,7 @@ pub fn pair(cert: &Node<'_>, key: &Node<'_>, watched: &mut Watched) -> Option<Ar
 fn contents(node: &Node<'_>, allowed: &str, watched: &mut Watched) -> Option<Vec<u8>> {
     let path = node.file(node.text(allowed)?);
     watched.push(path.clone());
-    match std::fs::read(&path) {
+    match regular_file::read(&path) {
         Ok(bytes) => Some(bytes),
         Err(error) => {
             node.problem(

@@ -5,6 +5,7 @@ use super::frame::{self, FORMAT, FrameFormat, Key};
 use super::options::Options;
 use super::reader::Reader;
 use super::{marks, segment};
+use crate::regular_file;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
@@ -172,7 +173,7 @@ pub fn latest_ms(folder: &Path) -> u64 {
     let latest = entries.filter_map(|entry| {
         let path = entry.path();
         read_name(path.file_name()?.to_str()?)?;
-        let lock = segment::open(&path.join(LOCK)).ok()?;
+        let lock = regular_file::open(&path.join(LOCK)).ok()?;
         Some(marks::left(&lock).latest_ms)
     });
     latest.max().unwrap_or(0)
@@ -183,7 +184,7 @@ pub fn latest_ms(folder: &Path) -> u64 {
 fn newest(segments: &[(u64, PathBuf)]) -> u32 {
     let heads = segments.iter().filter_map(|(_, path)| {
         let mut head = [0; frame::SEGMENT_HEAD_BYTES];
-        segment::open(path).ok()?.read_exact(&mut head).ok()?;
+        regular_file::open(path).ok()?.read_exact(&mut head).ok()?;
         frame::format_of(&head)
     });
     heads.max().unwrap_or(0)

@@ -25,7 +25,6 @@ pub use clock::{MonotonicClock, system_ms};
 pub use layout::{Chunk, Id, OwnedRecord};
 pub use options::{JournalError, Options, ProblemReporter, Quota};
 pub use reader::Reader;
-pub use segment::{open as open_regular, read_regular};
 pub use writer::{DeclaredPlan, JournalFull, Writer};
 
 use crate::tasks;

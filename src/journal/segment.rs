@@ -6,7 +6,7 @@
 
 use super::mapping::Mapping;
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -122,36 +122,6 @@ pub fn list(folder: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(error),
     }
-}
-
-/// Opens a regular file for reading. Opening a pipe would wait forever, and reading a device may never
-/// end.
-pub fn open(path: &Path) -> io::Result<File> {
-    use rustix::fs::{Mode, OFlags};
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let opened = rustix::fs::open(path, flags, Mode::empty()).map_err(io::Error::from);
-    let named = |error: io::Error| {
-        let name = path.file_name().unwrap_or_default().display();
-        io::Error::new(error.kind(), format!("{name}: {error}"))
-    };
-    let file = File::from(opened.map_err(named)?);
-    match file.metadata()?.is_file() {
-        true => Ok(file),
-        false => Err(not_regular(path)),
-    }
-}
-
-/// Reads a whole regular file.
-pub fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    open(path)?.read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
-/// Makes the error for a path that is no regular file.
-pub fn not_regular(path: &Path) -> io::Error {
-    let name = path.file_name().unwrap_or_default().display();
-    io::Error::other(format!("{name} is not a regular file"))
 }
 
 /// Options that create files for their owner only. Opening never waits, also if the path is a pipe.

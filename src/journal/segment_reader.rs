@@ -1,7 +1,8 @@
 //! Reads one file of frames: every valid frame in order, whatever is damaged around it.
 
 use super::frame::{FrameFormat, FrameHead};
-use super::{layout, segment};
+use super::layout;
+use crate::regular_file;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -47,7 +48,7 @@ pub struct FoundFrame {
 
 impl SegmentReader {
     pub fn new(first: u64, path: &Path, format: FrameFormat) -> io::Result<SegmentReader> {
-        let file = segment::open(path)?;
+        let file = regular_file::open(path)?;
         let budget = SUMMED_MAX * file.metadata()?.len();
         Ok(SegmentReader {
             file,

@@ -1,15 +1,14 @@
 //! The plan that is served: the plan of the file, changed by decisions, with the secrets that sign.
 
 use super::decided_plan::{DecidedPlan, KnownDecisions};
+use super::file_decisions;
 use super::secrets::Secrets;
 use crate::admin::clock::now_ms;
 use crate::config::InvalidConfig;
 use crate::config::plan::Plan;
 use crate::experiment::Lifecycle;
-use crate::journal;
-use crate::store::decisions::{
-    AuditEntry, DecidedBy, DecidedState, StandingDecision, StandingDecisions, StoredDefinitions,
-};
+use crate::regular_file;
+use crate::store::decisions::{StandingDecisions, StoredDefinitions};
 use crate::store::{Store, StoreError, chain};
 use crate::telemetry::Problems;
 use std::fs::OpenOptions;
@@ -100,26 +99,34 @@ impl ActivePlan {
         has_changed
     }
 
-    /// Stores the definitions of the file's experiments, once for each plan, and ends promotions that another
-    /// experiment of their name supersedes.
+    /// Stores the definitions of the file's experiments, once for each plan, with the decisions that follow
+    /// from them, and planned times that have passed.
     async fn register(
         &self,
         store: &dyn Store,
         known: &mut KnownDecisions,
     ) -> Result<(), StoreError> {
         let now_ms = now_ms();
-        let (digest, (changed, ended)) = {
+        let (digest, changed, mut decisions) = {
             let inputs = self.inputs();
-            if inputs.is_registered {
-                return Ok(());
-            }
-            (inputs.plan.digest, known.changes(&inputs.plan, now_ms))
+            let (changed, decisions) = match inputs.is_registered {
+                true => Default::default(),
+                false => known.changes(&inputs.plan, now_ms),
+            };
+            (inputs.plan.digest, changed, decisions)
         };
-        for (name, before) in ended {
-            end_promotion(store, &name, &before, now_ms).await?;
-        }
         if !changed.is_empty() {
             store.define(&changed).await?;
+        }
+        let is_defined = changed.is_empty();
+        if is_defined {
+            let inputs = self.inputs();
+            decisions.extend(file_decisions::passed_times(&inputs.plan, known, now_ms));
+        }
+        for decision in &decisions {
+            decision.record(store).await?;
+        }
+        if !is_defined || !decisions.is_empty() {
             *known = KnownDecisions::read(store).await?;
         }
         let mut inputs = self.inputs();
@@ -216,7 +223,7 @@ pub async fn recall(store: &dyn Store, file: &Path, problems: &Problems) -> Know
 /// Reads the file; a missing or damaged one has no decisions. An error says why it must not be written: it
 /// is of a newer version, or cannot be read.
 fn read(file: &Path) -> Result<KnownDecisions, String> {
-    let bytes = match journal::read_regular(file) {
+    let bytes = match regular_file::read(file) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == ErrorKind::NotFound => {
             return Ok(KnownDecisions::default());
@@ -298,38 +305,6 @@ fn remember(file: &Path, known: &KnownDecisions) {
             file.display()
         );
     }
-}
-
-/// Ends a promotion, because the file has another experiment of its name again. If somebody else has decided
-/// meanwhile, that stands.
-async fn end_promotion(
-    store: &dyn Store,
-    name: &str,
-    before: &StandingDecision,
-    now_ms: u64,
-) -> Result<(), StoreError> {
-    const BY: &str = "the routes file";
-    let next = StandingDecision {
-        state: DecidedState::Running,
-        group: None,
-        at_ms: now_ms.max(before.at_ms + 1),
-        by: BY.to_owned(),
-        ..before.clone()
-    };
-    let entry = AuditEntry {
-        source: Some(DecidedBy::File),
-        experiment: name.to_owned(),
-        action: "resume".to_owned(),
-        from: format!("promoted {}", before.group.as_deref().unwrap_or_default()),
-        to: "running".to_owned(),
-        at_ms: next.at_ms,
-        by: BY.to_owned(),
-        reason: Some("the file has another experiment of this name".to_owned()),
-    };
-    if store.decide(before.at_ms, &next, &entry).await? {
-        tracing::info!("{name}: the promotion ends: the file has another experiment of this name");
-    }
-    Ok(())
 }
 
 impl PlanInputs {

@@ -1,5 +1,6 @@
 //! What decisions make of the plan of a file: pure functions of the plan and of what the store knows.
 
+use super::file_decisions::FileDecision;
 use crate::config::plan::Plan;
 use crate::config::{self, Diagnostic, InvalidConfig, definition};
 use crate::experiment::admission::Admission;
@@ -9,7 +10,8 @@ use crate::experiment::match_index::Experiments;
 use crate::experiment::units::UnitIndex;
 use crate::experiment::{ActOn, Experiment, Group, GroupIndex, Lifecycle, UpstreamIndex};
 use crate::store::decisions::{
-    DecidedState, StandingDecision, StandingDecisions, StoredDefinition, StoredDefinitions,
+    DecidedState, RampPosition, StandingDecision, StandingDecisions, StoredDefinition,
+    StoredDefinitions,
 };
 use crate::store::{Store, StoreError};
 use std::cmp::Reverse;
@@ -66,11 +68,11 @@ impl KnownDecisions {
         })
     }
 
-    /// What is to be stored once this plan of a file is served: changed definitions, and promotions that end
-    /// because a file has an experiment of their name again.
-    pub fn changes(&self, plan: &Plan, now_ms: u64) -> (StoredDefinitions, StandingDecisions) {
+    /// What is to be stored once this plan of a file is served: changed definitions, and decisions that no
+    /// longer hold under it.
+    pub fn changes(&self, plan: &Plan, now_ms: u64) -> (StoredDefinitions, Vec<FileDecision>) {
         let mut changed = StoredDefinitions::new();
-        let mut ended = StandingDecisions::new();
+        let mut decisions = Vec::new();
         for (name, text) in &plan.definitions {
             let before = self.definitions.get(name);
             let next = StoredDefinition {
@@ -85,10 +87,15 @@ impl KnownDecisions {
             if before != Some(&next) {
                 changed.insert(name.clone(), next);
             }
-            if self.has_superseded(name, text)
-                && let Some(decision) = self.decisions.get(name)
+            let Some(decision) = self.decisions.get(name) else {
+                continue;
+            };
+            if self.has_superseded(name, text) {
+                decisions.push(FileDecision::end_of_promotion(name, decision, now_ms));
+            } else if let Some(position) = &decision.ramp
+                && self.has_left_ramp(plan, name)
             {
-                ended.insert(name.clone(), decision.clone());
+                decisions.push(FileDecision::end_of_ramp(name, decision, position, now_ms));
             }
         }
         for (name, before) in &self.definitions {
@@ -104,7 +111,7 @@ impl KnownDecisions {
                 changed.insert(name.clone(), next);
             }
         }
-        (changed, ended)
+        (changed, decisions)
     }
 
     /// Whether a file has an experiment again whose promotion stayed in effect without it, as another one:
@@ -120,9 +127,19 @@ impl KnownDecisions {
             })
     }
 
+    /// Whether the ramp that the position of an experiment belongs to has ended: the file has none, or the
+    /// experiment had left the file. A ramp that is written later begins with its first step.
+    fn has_left_ramp(&self, plan: &Plan, name: &str) -> bool {
+        let experiment = plan.experiment_named(name);
+        let ramp = experiment.and_then(|it| plan.experiment(it).ramp.as_ref());
+        let before = self.definitions.get(name);
+        ramp.is_none() || before.is_some_and(|before| before.left_ms.is_some())
+    }
+
     /// Applies schedules and decisions to the plan of a file.
     pub fn apply(&self, plan: &Plan, now_ms: u64) -> DecidedPlan {
-        let mut plan = plan.clone();
+        let of_file = plan;
+        let mut plan = of_file.clone();
         plan.keep_schedules(now_ms);
         for experiment in plan.experiments.iter_mut() {
             let name = &*experiment.name;
@@ -134,7 +151,9 @@ impl KnownDecisions {
             };
             // A winner in the file takes precedence.
             if !experiment.ended_by_file {
-                decide(experiment, decision);
+                let has_left_ramp = decision.ramp.is_some() && self.has_left_ramp(of_file, name);
+                let position = decision.ramp.as_ref().filter(|_| !has_left_ramp);
+                decide(experiment, decision, position);
             }
         }
         let mut decided = DecidedPlan {
@@ -283,7 +302,11 @@ fn unit_of(plan: &mut Plan, before: &Plan, unit: usize) -> UnitIndex {
     }))
 }
 
-fn decide(experiment: &mut Experiment, decision: &StandingDecision) {
+fn decide(
+    experiment: &mut Experiment,
+    decision: &StandingDecision,
+    position: Option<&RampPosition>,
+) {
     let named = |name: &String| experiment.group_named(name);
     let group = decision.group.as_ref().and_then(named);
     let weights = weights(experiment, decision);
@@ -300,7 +323,7 @@ fn decide(experiment: &mut Experiment, decision: &StandingDecision) {
     if let Some(weights) = weights {
         experiment.reweigh(&weights);
     }
-    if let (Some(position), Some(ramp)) = (&decision.ramp, experiment.ramp.take()) {
+    if let (Some(position), Some(ramp)) = (position, experiment.ramp.clone()) {
         experiment.admit(&ramp.steps[ramp.step_of(position.share)]);
         experiment.ramp = Some(ramp);
     }

@@ -1,7 +1,8 @@
 //! Keeps each loaded file in the store, once for all replicas, with what it changes.
 
+use super::decided_plan::KnownDecisions;
 use crate::config::changes::{self, UNCHANGED, compare};
-use crate::config::difference::{deciding_plan, difference, digest};
+use crate::config::difference::{deciding_plan, difference, digest, secret_difference};
 use crate::config::plan::Plan;
 use crate::store::decisions::DecidedBy;
 use crate::store::loaded_files::{FileEffect, LoadedFile};
@@ -25,6 +26,8 @@ const SAMPLE: u32 = 10_000;
 pub struct Load {
     /// Its content as JSON, with its secrets hidden.
     pub content: Arc<str>,
+    /// A digest of its secrets.
+    pub secrets: u16,
     /// When, in Unix milliseconds.
     pub at_ms: u64,
     /// Who loaded it.
@@ -90,7 +93,7 @@ async fn record(
     store: &dyn Store,
     path: &std::path::Path,
 ) -> Result<(), StoreError> {
-    let digest = digest(&load.content);
+    let digest = digest(&load.content, load.secrets);
     if recorder
         .latest
         .as_ref()
@@ -120,7 +123,11 @@ async fn record(
         };
         if let Some(content) = content {
             file.diff = difference(&content, &load.content);
-            file.effects = effects(content, load, path.to_owned()).await;
+            let latest = files.first();
+            file.diff
+                .extend(latest.and_then(|latest| secret_difference(&latest.digest, &digest)));
+            let known = KnownDecisions::read(store).await?;
+            file.effects = effects(content, load, known, path.to_owned()).await;
         }
         if store.record_file(&file, &load.content).await? {
             recorder.latest = Some((file.number, digest));
@@ -141,15 +148,19 @@ fn already_there(files: &[LoadedFile], own: Option<&(u64, String)>, digest: &str
     since.or(latest).map(|file| file.number)
 }
 
-/// What a file changes for users, as `watershed plan` shows it.
-async fn effects(before: String, load: &Load, path: PathBuf) -> Option<Vec<FileEffect>> {
+/// What a file changes for users, as `watershed plan` shows it, under the decisions that stand.
+async fn effects(
+    before: String,
+    load: &Load,
+    known: KnownDecisions,
+    path: PathBuf,
+) -> Option<Vec<FileEffect>> {
     let (after, at_ms) = (Arc::clone(&load.content), load.at_ms);
     let compared = tokio::task::spawn_blocking(move || {
-        let mut old = deciding_plan(&before, &path)?;
-        let mut new = deciding_plan(&after, &path)?;
-        old.keep_schedules(at_ms);
-        new.keep_schedules(at_ms);
-        Some(of_plans(&old, &new))
+        let old = deciding_plan(&before, &path)?;
+        let new = deciding_plan(&after, &path)?;
+        let decided = |plan| known.apply(plan, at_ms).plan;
+        Some(of_plans(&decided(&old), &decided(&new)))
     });
     compared.await.ok()?
 }

@@ -5,6 +5,7 @@ mod background;
 mod decided_plan;
 mod error_with_hint;
 pub mod fd_limit;
+mod file_decisions;
 mod frequent_ids;
 pub mod handoff;
 mod history;

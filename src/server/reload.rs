@@ -6,6 +6,7 @@ use super::history::Load;
 use super::logging;
 use crate::admin::clock::now_ms;
 use crate::config::plan::Plan;
+use crate::regular_file;
 use crate::store::decisions::DecidedBy;
 use crate::telemetry::Telemetry;
 use crate::{admin, config};
@@ -201,7 +202,12 @@ impl WatchedFile {
     /// Returns a digest of the contents; `None` for a file that cannot be read.
     fn contents(&self) -> Option<u128> {
         let contents = match self {
-            WatchedFile::File(path) => std::fs::read(path).ok()?,
+            WatchedFile::File(path) => match regular_file::read(path) {
+                Ok(contents) => contents,
+                // A pipe that was read once, as by `-c <(…)`, does not change.
+                Err(_) if path.metadata().is_ok_and(|it| !it.is_file()) => Vec::new(),
+                Err(_) => return None,
+            },
             WatchedFile::Pattern(pattern) => {
                 format!("{:?}", config::matching(pattern).unwrap_or_default()).into_bytes()
             }
@@ -286,8 +292,10 @@ pub async fn reload(
 
 /// Hands the loaded file to the history.
 pub fn record(loads: &mpsc::Sender<Load>, active: &ActivePlan, by: String, source: DecidedBy) {
+    let plan = active.plan();
     let load = Load {
-        content: Arc::clone(&active.plan().content),
+        content: Arc::clone(&plan.content),
+        secrets: plan.secrets,
         at_ms: now_ms(),
         by,
         source,

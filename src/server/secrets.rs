@@ -2,7 +2,7 @@
 //! it, and in a private file beside the journal, for starts without the store.
 
 use crate::config::plan::Plan;
-use crate::journal;
+use crate::regular_file;
 use crate::store::{Store, StoreError};
 use crate::telemetry::Telemetry;
 use serde::{Deserialize, Serialize};
@@ -175,7 +175,7 @@ fn ignored(count: usize) -> Option<String> {
 
 /// Reads the file; an error says why it must not be written.
 fn read(file: &Path) -> Result<Vec<String>, String> {
-    let bytes = match journal::read_regular(file) {
+    let bytes = match regular_file::read(file) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => {

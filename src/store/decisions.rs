@@ -24,20 +24,34 @@ pub struct StandingDecision {
     /// The step of the file's ramp, once the first one has begun.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ramp: Option<RampPosition>,
+    /// The latest planned start or end that is recorded as passed, in Unix milliseconds; 0 for none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub planned_ms: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl StandingDecision {
-    /// Makes the decision that an experiment of this salt runs, later than the one of `before_ms` (0 for none)
-    /// whatever the clock says. Times are in Unix milliseconds.
-    pub fn running(salt: &str, before_ms: u64, now_ms: u64, by: &str) -> StandingDecision {
+    /// Makes the decision that an experiment of this salt runs, after `before`, whatever the clock says: its
+    /// weights, its step and its planned times stay. Times are in Unix milliseconds.
+    pub fn running(
+        salt: &str,
+        before: Option<&StandingDecision>,
+        now_ms: u64,
+        by: &str,
+    ) -> StandingDecision {
+        let own = before.filter(|before| before.salt == salt);
         StandingDecision {
             state: DecidedState::Running,
             group: None,
             salt: salt.to_owned(),
-            at_ms: now_ms.max(before_ms + 1),
+            at_ms: now_ms.max(before.map_or(0, |before| before.at_ms + 1)),
             by: by.to_owned(),
-            weights: BTreeMap::new(),
-            ramp: None,
+            weights: own.map_or_else(BTreeMap::new, |own| own.weights.clone()),
+            ramp: own.and_then(|own| own.ramp.clone()),
+            planned_ms: own.map_or(0, |own| own.planned_ms),
         }
     }
 }
@@ -65,6 +79,11 @@ impl RampPosition {
             since_ms: now_ms,
             ran_ms: None,
         }
+    }
+
+    /// The share as the file writes it, such as `12.5%`.
+    pub fn percent(&self) -> String {
+        format!("{}%", (self.share * 1e8).round() / 1e6)
     }
 
     /// Stops the time of the step, or lets it go on.
@@ -145,7 +164,8 @@ pub type StoredDefinitions = BTreeMap<String, StoredDefinition>;
 pub struct AuditEntry {
     /// The experiment; empty for an action on all.
     pub experiment: String,
-    /// The action: `pause`, `resume`, `promote`, `rollback`, `allocate`, `ramp`, `reload` or `forget`.
+    /// The action: `start`, `end`, `pause`, `resume`, `promote`, `rollback`, `allocate`, `ramp`,
+    /// `reload` or `forget`.
     pub action: String,
     /// The state before, such as `running` or `promoted experiment`.
     pub from: String,

@@ -133,6 +133,7 @@ async fn decisions_follow_each_other(one: Arc<dyn Store>, two: Arc<dyn Store>) {
                     by: name.to_owned(),
                     weights: std::collections::BTreeMap::new(),
                     ramp: None,
+                    planned_ms: 0,
                 };
                 let act = AuditEntry {
                     experiment: "site".to_owned(),

@@ -62,8 +62,7 @@ pub async fn allocate(
     let before_ms = before.map_or(0, |decision| decision.at_ms);
     let next = StandingDecision {
         weights,
-        ramp: own.and_then(|decision| decision.ramp.clone()),
-        ..StandingDecision::running(&experiment.salt, before_ms, now_ms, BY)
+        ..StandingDecision::running(&experiment.salt, before, now_ms, BY)
     };
     let from = experiment.groups.iter();
     let from = from.map(|group| (group.name.to_string(), group.weight.get()));

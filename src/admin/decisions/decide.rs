@@ -80,10 +80,9 @@ pub async fn decide(
     let next = StandingDecision {
         state,
         group: group.clone(),
-        // Whoever was in a group stays there, and the ramp goes on where it was.
-        weights: current.map_or_else(BTreeMap::new, |current| current.weights.clone()),
+        // The ramp goes on where it was.
         ramp: ramp.map(|ramp| ramp.when(runs, now_ms)),
-        ..StandingDecision::running(&experiment.salt, before_ms, now_ms, decision.by)
+        ..StandingDecision::running(&experiment.salt, before, now_ms, decision.by)
     };
     let scheduled = experiment.schedule.at(now_ms);
     let describe = |decision| describe(decision, scheduled);

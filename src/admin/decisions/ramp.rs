@@ -14,7 +14,6 @@ use crate::store::decisions::{
     AuditEntry, DecidedBy, DecidedState, RampPosition, StandingDecision, StandingDecisions,
 };
 use crate::store::{ExperimentTotals, Store, StoreError};
-use std::collections::BTreeMap;
 
 /// Who decides.
 const BY: &str = "watershed (ramp)";
@@ -131,8 +130,14 @@ pub fn alarm(evidence: &RampEvidence<'_>, health: DataHealth) -> Option<Alarm> {
         format!("{crossed} of {users} users were exposed to more than one group")
     } else if health.behind_ms > BEHIND_MAX_MS {
         format!("counts are {} s behind", health.behind_ms / 1000)
+    } else if health.disagreeing == 1 {
+        "a replica serves another file".to_owned()
     } else if health.disagreeing > 0 {
         format!("{} replicas serve another file", health.disagreeing)
+    } else if users == 0 {
+        "no user has been counted yet".to_owned()
+    } else if recent.groups.iter().all(|group| group.answers == 0) {
+        "no request was counted in this hour and the one before".to_owned()
     } else {
         return None;
     };
@@ -189,17 +194,17 @@ pub async fn advance(
         }
         RampMove::Widen(..) | RampMove::WaitUntil(_) | RampMove::Stay => return Ok(false),
     };
-    let before_ms = decisions.get(&*experiment.name).map_or(0, |it| it.at_ms);
+    let before = decisions.get(&*experiment.name);
+    let before_ms = before.map_or(0, |it| it.at_ms);
     let step = &ramp.steps[place];
     let next = StandingDecision {
-        weights: own.map_or_else(BTreeMap::new, |own| own.weights.clone()),
         ramp: Some(RampPosition::begin(step.share.get(), now_ms)),
-        ..StandingDecision::running(&experiment.salt, before_ms, now_ms, BY)
+        ..StandingDecision::running(&experiment.salt, before, now_ms, BY)
     };
     let entry = AuditEntry {
         experiment: experiment.name.to_string(),
         action: "ramp".to_owned(),
-        from: position.map_or("0%".to_owned(), |position| percent(position.share)),
+        from: position.map_or("0%".to_owned(), RampPosition::percent),
         to: step.text(),
         at_ms: next.at_ms,
         by: BY.to_owned(),
@@ -208,11 +213,6 @@ pub async fn advance(
     };
     // If another replica was quicker, its step is taken, once.
     record_decision(store, before_ms, &next, &entry).await
-}
-
-/// A share as the file writes it, such as `12.5%`.
-fn percent(share: f64) -> String {
-    format!("{}%", (share * 1e8).round() / 1e6)
 }
 
 async fn roll_back(

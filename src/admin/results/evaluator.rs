@@ -508,22 +508,25 @@ impl EvaluationLoop {
             self.steps.insert(name.clone(), due_ms);
         }
         let asks = matches!(next, RampMove::Widen(..)) || ramp.on_alarm == OnAlarm::Rollback;
-        let alarm = match asks {
-            true => {
-                let health = data_health(plan, store, &evaluator.telemetry).await?;
-                let declared = declaration::experiment(plan, experiment);
-                let metrics = declaration::metrics(plan);
-                let located = phases::locate(store, &declared, &metrics).await?;
-                let evaluation = evaluator.evaluate(plan, experiment, located, store).await?;
-                evaluation.alarm(health)
-            }
-            false => None,
-        };
+        let (mut alarm, mut evaluation) = (None, None);
+        if asks {
+            let health = data_health(plan, store, &evaluator.telemetry).await?;
+            let declared = declaration::experiment(plan, experiment);
+            let metrics = declaration::metrics(plan);
+            let located = phases::locate(store, &declared, &metrics).await?;
+            let found = evaluator.evaluate(plan, experiment, located, store).await?;
+            alarm = found.alarm(health);
+            evaluation = Some(found);
+        }
         let since = match alarm.as_ref().filter(|alarm| alarm.is_grave) {
             None => self.alarms.remove(&name),
             Some(_) => Some(*self.alarms.entry(name).or_insert_with(Instant::now)),
         };
-        let is_confirmed = since.is_some_and(|since| since.elapsed() >= CONFIRMED_AFTER);
+        let confirmed = since.filter(|since| since.elapsed() >= CONFIRMED_AFTER);
+        if let (Some(since), Some(evaluation)) = (confirmed, &evaluation) {
+            self.findings.act(plan, evaluation, since, &evaluator.board);
+        }
+        let is_confirmed = confirmed.is_some();
         let known = (store, &decisions);
         if ramp::advance(plan, experiment, ramp, known, alarm.as_ref(), is_confirmed).await? {
             evaluator.decided.notify_one();

@@ -13,7 +13,7 @@ use crate::admin::results::segments::segment_results;
 use crate::admin::results::srm_diagnosis::{parting, stages};
 use crate::admin::view::verdict_text::reason;
 use crate::config::plan::Plan;
-use crate::experiment::{Crossover, GroupIndex};
+use crate::experiment::{Crossover, Experiment, GroupIndex, Lifecycle};
 use crate::stats::State;
 use crate::store::buckets::Buckets;
 use crate::store::{EpochTotals, ExperimentTotals, GroupTotals};
@@ -37,7 +37,7 @@ pub fn result(plan: &Plan, evaluation: &Evaluation, view: View) -> ExperimentRes
         ramp: None,
         winner: winner.map(|group| experiment.groups[group.0].name.to_string()),
         started_at: started_at(totals),
-        ended_at: None,
+        ended_at: ended_ms(experiment).and_then(rfc3339),
         decided: None,
         in_effect: winner.is_some(),
         epochs: totals.epochs.iter().map(epoch_result).collect(),
@@ -199,6 +199,12 @@ fn group_results(plan: &Plan, evaluation: &Evaluation) -> Vec<GroupResult> {
         }
     });
     groups.collect()
+}
+
+/// When the planned end came, in Unix milliseconds.
+fn ended_ms(experiment: &Experiment) -> Option<u64> {
+    let is_over = experiment.lifecycle == Lifecycle::Ended;
+    experiment.schedule.end_ms.filter(|_| is_over)
 }
 
 /// An experiment that is no longer in the file: the counts of its last phase are kept and shown.

@@ -93,11 +93,26 @@ impl Findings {
 
     /// Notes an analysis of counts that are complete.
     pub fn judge(&mut self, plan: &Plan, evaluation: &Evaluation) {
+        if evaluation.experiment.is_running() {
+            self.note(plan, evaluation, Instant::now());
+        }
+    }
+
+    /// Notes an analysis that a rule acts on: what it finds stands since `since` at the latest, and is told
+    /// although the experiment does not run afterwards.
+    pub fn act(&mut self, plan: &Plan, evaluation: &Evaluation, since: Instant, board: &Board) {
+        if !plan.webhooks.is_empty() {
+            self.note(plan, evaluation, since);
+            self.tell(&evaluation.experiment, board, evaluation.at_ms);
+        }
+    }
+
+    fn note(&mut self, plan: &Plan, evaluation: &Evaluation, at: Instant) {
         let name = evaluation.experiment.name.to_string();
         let before = self.found.remove(&name).unwrap_or_default();
         let since = |key: &str| {
             let known = before.iter().find(|(it, _)| it.key == key);
-            known.map_or_else(Instant::now, |(_, since)| *since)
+            known.map_or(at, |(_, since)| at.min(*since))
         };
         let found = found(plan, evaluation).into_iter();
         let found = found.map(|it| {
@@ -107,11 +122,16 @@ impl Findings {
         self.found.insert(name, found.collect());
     }
 
-    /// Sets on the board what is confirmed of an experiment. What was found of one that runs no longer stands no
-    /// longer.
+    /// Sets on the board what is confirmed of an experiment. Of one that runs no longer, only that stands which
+    /// was confirmed before, until the store is told of it.
     pub fn tell(&mut self, experiment: &Experiment, board: &Board, now_ms: u64) {
-        if !experiment.is_running() {
-            self.found.remove(&*experiment.name);
+        if !experiment.is_running()
+            && let Some(found) = self.found.get_mut(&*experiment.name)
+        {
+            let is_confirmed = |since: &Instant| since.elapsed() >= CONFIRMED_AFTER;
+            found.retain(|(it, since)| {
+                is_confirmed(since) && !it.is_lasting() && !board.is_reported(&it.key)
+            });
         }
         let found = self.found.get(&*experiment.name).into_iter().flatten();
         let confirmed = found.filter(|(_, since)| since.elapsed() >= CONFIRMED_AFTER);
@@ -154,16 +174,9 @@ fn no_data(experiment: &Experiment, data: &Data, now_ms: u64) -> Option<Notifica
     })
 }
 
-/// What an analysis finds, while the experiment runs.
+/// What an analysis finds.
 fn found(plan: &Plan, evaluation: &Evaluation) -> Vec<Notification> {
-    let Evaluation {
-        experiment,
-        judgement,
-        ..
-    } = evaluation;
-    if !experiment.is_running() {
-        return Vec::new();
-    }
+    let judgement = &evaluation.judgement;
     let mut found = vec![verdict(evaluation)];
     if judgement.sample_ratio.mismatch {
         let p_value = judgement.sample_ratio.p_value;

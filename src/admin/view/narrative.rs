@@ -486,7 +486,11 @@ pub fn facts(results: &Results, experiment: &ExperimentResult) -> Vec<(&'static 
         facts.push(("Started", format!("{}{passed}", minute(since))));
     }
     if let Some(ended) = experiment.ended_at.as_deref() {
-        facts.push(("Left the file", minute(ended)));
+        let label = match experiment.ends_at.as_deref() == Some(ended) {
+            true => "Ended",
+            false => "Left the file",
+        };
+        facts.push((label, minute(ended)));
     }
     facts.extend(decided(experiment).map(|decided| ("Decided", decided)));
     let planning = experiment.planning.as_ref();
@@ -502,9 +506,11 @@ pub fn facts(results: &Results, experiment: &ExperimentResult) -> Vec<(&'static 
     facts
 }
 
-/// The latest decision: what, by whom, and when.
+/// The decision in effect: what, by whom, and when. None is while the experiment does what the file says.
 fn decided(experiment: &ExperimentResult) -> Option<String> {
-    let decided = experiment.decided.as_ref()?;
+    let is_in_effect = |status| matches!(status, "paused" | "promoted" | "rolled_back");
+    let decided = experiment.decided.as_ref();
+    let decided = decided.filter(|it| is_in_effect(it.status))?;
     let group = decided
         .group
         .as_ref()

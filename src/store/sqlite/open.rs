@@ -1,7 +1,7 @@
 //! Opens the file: a new one, or one of watershed that is not newer than this program.
 
 use super::migrations::{STEPS, VERSION};
-use crate::journal::open_regular;
+use crate::regular_file;
 use crate::store::StoreError;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use std::fs::{OpenOptions, Permissions};
@@ -193,7 +193,7 @@ fn look(path: &Path) -> Result<(), StoreError> {
         source,
     };
     let mut header = Vec::new();
-    match open_regular(path) {
+    match regular_file::open(path) {
         Ok(file) => file
             .take(HEADER_BYTES as u64)
             .read_to_end(&mut header)

@@ -1,0 +1,151 @@
+//! Decisions that follow from the routes file: a promotion or a ramp that it ends, and planned times that pass.
+//! The store keeps each once, whatever the number of replicas.
+
+use super::decided_plan::KnownDecisions;
+use crate::config::plan::Plan;
+use crate::experiment::{Experiment, Lifecycle};
+use crate::store::decisions::{
+    AuditEntry, DecidedBy, DecidedState, RampPosition, StandingDecision,
+};
+use crate::store::{Store, StoreError};
+
+/// Who decides.
+const BY: &str = "the routes file";
+
+/// A decision of the file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FileDecision {
+    /// The time of the decision that stood before, in Unix milliseconds; 0 for none.
+    before_ms: u64,
+    next: StandingDecision,
+    entry: AuditEntry,
+}
+
+impl FileDecision {
+    /// A promotion ends, because the file has another experiment of its name again.
+    pub fn end_of_promotion(name: &str, before: &StandingDecision, now_ms: u64) -> FileDecision {
+        let next = StandingDecision {
+            state: DecidedState::Running,
+            group: None,
+            ramp: None,
+            ..before.clone()
+        };
+        let from = format!("promoted {}", before.group.as_deref().unwrap_or_default());
+        let reason = "the file has another experiment of this name";
+        FileDecision::new((name, "resume"), before.at_ms, next, now_ms).from_to(
+            from,
+            "running",
+            Some(reason),
+        )
+    }
+
+    /// A ramp ends, because it is no longer in the file.
+    pub fn end_of_ramp(
+        name: &str,
+        before: &StandingDecision,
+        position: &RampPosition,
+        now_ms: u64,
+    ) -> FileDecision {
+        let next = StandingDecision {
+            ramp: None,
+            ..before.clone()
+        };
+        let reason = "the ramp is no longer in the file; a new one begins with its first step";
+        FileDecision::new((name, "ramp"), before.at_ms, next, now_ms).from_to(
+            position.percent(),
+            "no ramp",
+            Some(reason),
+        )
+    }
+
+    fn new(
+        (experiment, action): (&str, &str),
+        before_ms: u64,
+        next: StandingDecision,
+        now_ms: u64,
+    ) -> FileDecision {
+        let at_ms = now_ms.max(before_ms + 1);
+        FileDecision {
+            before_ms,
+            next: StandingDecision {
+                at_ms,
+                by: BY.to_owned(),
+                ..next
+            },
+            entry: AuditEntry {
+                source: Some(DecidedBy::File),
+                experiment: experiment.to_owned(),
+                action: action.to_owned(),
+                from: String::new(),
+                to: String::new(),
+                at_ms,
+                by: BY.to_owned(),
+                reason: None,
+            },
+        }
+    }
+
+    fn from_to(mut self, from: String, to: &str, reason: Option<&str>) -> FileDecision {
+        self.entry.from = from;
+        self.entry.to = to.to_owned();
+        self.entry.reason = reason.map(str::to_owned);
+        self
+    }
+
+    /// Stores it. If somebody else has decided meanwhile, that stands.
+    pub async fn record(&self, store: &dyn Store) -> Result<(), StoreError> {
+        if store
+            .decide(self.before_ms, &self.next, &self.entry)
+            .await?
+        {
+            let AuditEntry {
+                experiment,
+                action,
+                from,
+                to,
+                ..
+            } = &self.entry;
+            tracing::info!("{experiment}: {action} by {BY}: {from} -> {to}");
+        }
+        Ok(())
+    }
+}
+
+/// Planned starts and ends that have passed since the file said so, and that the store does not know of.
+pub fn passed_times(plan: &Plan, known: &KnownDecisions, now_ms: u64) -> Vec<FileDecision> {
+    let experiments = plan.experiments.iter();
+    let passed = experiments.filter_map(|experiment| passed_time(experiment, known, now_ms));
+    passed.collect()
+}
+
+fn passed_time(
+    experiment: &Experiment,
+    known: &KnownDecisions,
+    now_ms: u64,
+) -> Option<FileDecision> {
+    let name = &*experiment.name;
+    let defined_ms = known.definitions.get(name)?.at_ms;
+    let standing = known.decisions.get(name);
+    let own = standing.filter(|it| it.salt == *experiment.salt);
+    if experiment.ended_by_file || own.is_some_and(|it| it.state != DecidedState::Running) {
+        return None;
+    }
+    let schedule = experiment.schedule;
+    let does = schedule.at(now_ms);
+    let (at_ms, action, from) = match does {
+        Lifecycle::Running => (schedule.start_ms?, "start", Lifecycle::Scheduled),
+        Lifecycle::Ended => (schedule.end_ms?, "end", Lifecycle::Running),
+        _ => return None,
+    };
+    let is_known = own.is_some_and(|it| it.planned_ms >= at_ms);
+    if at_ms <= defined_ms || is_known {
+        return None;
+    }
+    let before_ms = standing.map_or(0, |it| it.at_ms);
+    let next = StandingDecision {
+        planned_ms: at_ms,
+        ..StandingDecision::running(&experiment.salt, standing, at_ms, BY)
+    };
+    let decision = FileDecision::new((name, action), before_ms, next, at_ms);
+    Some(decision.from_to(from.name().to_owned(), does.name(), None))
+}
