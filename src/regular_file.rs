@@ -5,18 +5,14 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-/// Opens a regular file for reading. An error names the file.
+/// Opens a regular file for reading.
 pub fn open(path: &Path) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let opened = rustix::fs::open(path, flags, Mode::empty()).map_err(io::Error::from);
-    let named = |error: io::Error| {
-        let name = path.file_name().unwrap_or_default().display();
-        io::Error::new(error.kind(), format!("{name}: {error}"))
-    };
-    let file = File::from(opened.map_err(named)?);
+    let file = File::from(opened?);
     match file.metadata()?.is_file() {
         true => Ok(file),
-        false => Err(not_regular(path)),
+        false => Err(io::Error::other("it is not a regular file")),
     }
 }
 
@@ -25,10 +21,4 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     open(path)?.read_to_end(&mut bytes)?;
     Ok(bytes)
-}
-
-/// Makes the error for a path that is no regular file.
-pub fn not_regular(path: &Path) -> io::Error {
-    let name = path.file_name().unwrap_or_default().display();
-    io::Error::other(format!("{name} is not a regular file"))
 }

@@ -213,8 +213,9 @@ fn time_to_an_answer(
     let detect = (metric.detect * 1e4).round() / 1e2;
     let what = format!("to detect a lift of {detect} % in {}", metric.name);
     let Some(per_day) = users_per_day else {
-        let said =
-            format!("{what}, this split takes {factor:.1} times as many users and days as {split}");
+        let said = format!(
+            "{what}, this split takes {factor:.1} times as many users and days as {split} (`--users-per-day N` says how many days)"
+        );
         return (factor >= FACTOR_MIN).then_some(said);
     };
     // With a ramp, its last step.

@@ -42,6 +42,15 @@ impl ConfigFile {
 
     /// Returns the file, or the error that there is none.
     pub fn path(&self) -> Result<PathBuf, InvalidConfig> {
+        if self.config.is_none()
+            && let Some(path) = self.named().filter(|path| !path.exists())
+        {
+            let found = format!("there is no such file, and {VARIABLE} names it");
+            let allowed =
+                format!("correct or unset {VARIABLE}, or name a routes file with -c FILE");
+            let missing = Diagnostic::of_file(&path, found, &allowed);
+            return Err(InvalidConfig::of(missing, &path));
+        }
         self.find().ok_or_else(|| {
             let path = Path::new(HERE);
             let found = format!("there is no such file, and no {INSTALLED}");

@@ -82,16 +82,15 @@ pub fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
         let document = || json!({ "file": path, "time_to_answer": time });
         return Ok(output.print(String::new, document)?);
     }
-    println!("wrote {}", path.display());
-    println!("\n{time}");
     let named = match arguments.file.is_given() {
         true => format!(" -c {}", path.display()),
         false => String::new(),
     };
-    println!(
-        "\nNext: correct what counts as success in the file (metrics), then `watershed run{named}`."
+    let text = format!(
+        "wrote {}\n\n{time}\n\nNext: correct what counts as success in the file (metrics), then `watershed run{named}`.\n",
+        path.display()
     );
-    Ok(())
+    Ok(output.print(|| text, || json!({}))?)
 }
 
 /// Sends a request to both versions, and prints whether they answer. One that does not may be started later.
@@ -99,6 +98,7 @@ fn try_versions(versions: &TwoVersions<'_>, output: Output) -> anyhow::Result<()
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
+    let mut said = String::new();
     for (name, text) in [
         ("current", versions.control),
         ("redesign", versions.experiment),
@@ -106,14 +106,14 @@ fn try_versions(versions: &TwoVersions<'_>, output: Output) -> anyhow::Result<()
         let url = first_file::address(text);
         if url.starts_with("h2c://") {
             if !output.is_json() {
-                println!("{name}: {url} is not tried");
+                said.push_str(&format!("{name}: {url} is not tried\n"));
             }
             continue;
         }
         let tried = async { tokio::time::timeout(TIMEOUT, try_address(&url)).await };
         match runtime.block_on(tried) {
             Ok(Ok(_)) if output.is_json() => {}
-            Ok(Ok(status)) => println!("{name}: {url} answers ({status})"),
+            Ok(Ok(status)) => said.push_str(&format!("{name}: {url} answers ({status})\n")),
             Ok(Err(error)) => eprintln!(
                 "warning: {name}: {url} does not answer: {error:#}; start it, or correct its address in the file"
             ),
@@ -123,7 +123,10 @@ fn try_versions(versions: &TwoVersions<'_>, output: Output) -> anyhow::Result<()
             ),
         }
     }
-    Ok(())
+    match output.is_json() {
+        true => Ok(()),
+        false => Ok(output.print(|| said, || json!({}))?),
+    }
 }
 
 fn exists(path: &Path) -> anyhow::Error {
@@ -211,8 +214,12 @@ fn time_to_answer(
         arguments.users_per_day,
         100.0 * RATE
     );
+    let compared = match users_now == users_even {
+        true => String::new(),
+        false => format!(", and {days_even} days at 50 % ({users_even} users)"),
+    };
     Ok(format!(
-        "An answer takes about {days_now} days at {percent} % ({users_now} users), and {days_even} days at 50 % ({users_even} users)\n{basis}.\n\
+        "An answer takes about {days_now} days at {percent} % ({users_now} users){compared}\n{basis}.\n\
          `watershed simulate --rate 2% --users-per-day 1000` says it for your site."
     ))
 }

@@ -51,6 +51,11 @@ enum FailOn {
     Harm,
 }
 
+/// The server runs, and cannot say anything for now.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct StoreAway(String);
+
 /// What a gate answers.
 #[derive(Debug, Deserialize)]
 struct Gate {
@@ -88,8 +93,8 @@ async fn wait(arguments: &Arguments, server: &ServerAddress) -> anyhow::Result<S
                 }
                 last = Some(reason);
             }
-            // A server that has answered may restart.
-            Ok(Err(error)) if last.is_none() => return Err(error),
+            // A server that has answered may restart, and its store may come back.
+            Ok(Err(error)) if last.is_none() && !error.is::<StoreAway>() => return Err(error),
             Ok(Err(error)) => eprintln!("trying again: {error:#}"),
             Err(_) => eprintln!("trying again: no response from {}", server.url),
         }
@@ -155,6 +160,12 @@ async fn gate(arguments: &Arguments, server: &ServerAddress, goal: &str) -> anyh
         StatusCode::NOT_FOUND => {
             let unknown = format!("there is no experiment {:?}", arguments.experiment);
             Err(exit(INVALID, unknown, json!({})).into())
+        }
+        StatusCode::SERVICE_UNAVAILABLE => {
+            let why = reply
+                .success()
+                .map_or_else(|error| error.to_string(), |text| text);
+            Err(StoreAway(why).into())
         }
         _ => Err(reply.success().map_or_else(
             |error| error,

@@ -139,6 +139,7 @@ impl Diagnostic {
 
     fn write_hint(&self, f: &mut impl Write) -> fmt::Result {
         match &self.near {
+            None if self.allowed.is_empty() => Ok(()),
             Some(near) => writeln!(f, "hint: did you mean `{near}`? ({})", self.allowed),
             None => writeln!(f, "hint: {}", self.allowed),
         }

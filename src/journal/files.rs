@@ -1,7 +1,6 @@
 //! The files of a journal besides its segments, and its lock.
 
 use super::segment;
-use crate::regular_file;
 use std::fs::{File, TryLockError};
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -30,7 +29,7 @@ pub fn spare_path(folder: &Path) -> PathBuf {
 pub fn lock(folder: &Path) -> io::Result<Option<File>> {
     let path = folder.join(LOCK);
     if std::fs::symlink_metadata(&path).is_ok_and(|found| !found.is_file()) {
-        return Err(regular_file::not_regular(&path));
+        return Err(io::Error::other(format!("{LOCK} is not a regular file")));
     }
     let file = segment::private()
         .create(true)

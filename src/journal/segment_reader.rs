@@ -48,7 +48,11 @@ pub struct FoundFrame {
 
 impl SegmentReader {
     pub fn new(first: u64, path: &Path, format: FrameFormat) -> io::Result<SegmentReader> {
-        let file = regular_file::open(path)?;
+        let named = |error: io::Error| {
+            let name = path.file_name().unwrap_or_default().display();
+            io::Error::new(error.kind(), format!("{name}: {error}"))
+        };
+        let file = regular_file::open(path).map_err(named)?;
         let budget = SUMMED_MAX * file.metadata()?.len();
         Ok(SegmentReader {
             file,

@@ -106,9 +106,16 @@ fn upstream_down(
     let why = reason.map_or(String::new(), |reason| format!(" ({reason})"));
     let text = format!("upstream {name} is down: none of its endpoints is healthy{why}");
     let experiments = experiments_of(plan, index);
+    let since = endpoints.iter().filter_map(|it| it["since"].as_str()).max();
     Notification {
         experiment: only(&experiments),
-        data: json!({ "upstream": **name, "experiments": experiments, "endpoints": endpoints }),
+        data: json!({
+            "upstream": **name,
+            "experiments": experiments,
+            "endpoints": endpoints,
+            "reason": reason,
+            "since": since,
+        }),
         ..upstream_event(name, text, now_ms)
     }
 }

@@ -310,9 +310,7 @@ impl Start<'_> {
         active: &ActivePlan,
     ) -> (Task, mpsc::Sender<history::Load>) {
         let (loads, loaded) = mpsc::channel(history::WAITING_MAX);
-        if file.is_some() {
-            reload::record(&loads, active, "start".to_owned(), DecidedBy::File);
-        }
+        reload::record(&loads, active, "start".to_owned(), DecidedBy::File);
         let recorder = Arc::new(FileRecorder::new(loaded).into());
         let (store, path) = (Arc::clone(self.store), file.unwrap_or_default());
         let task = self

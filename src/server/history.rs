@@ -103,7 +103,7 @@ async fn record(
     }
     loop {
         let files = store.loaded_files(COMPARED).await?;
-        if let Some(number) = already_there(&files, recorder.latest.as_ref(), &digest) {
+        if let Some(number) = already_there(&files, recorder.latest.as_ref(), &digest, load.at_ms) {
             recorder.latest = Some((number, digest));
             return Ok(());
         }
@@ -137,10 +137,17 @@ async fn record(
     }
 }
 
-/// Returns the number of the file if another replica has recorded it: it is the latest, or follows the one that
-/// this process loaded before.
-fn already_there(files: &[LoadedFile], own: Option<&(u64, String)>, digest: &str) -> Option<u64> {
-    let latest = files.first().filter(|file| file.digest == digest);
+/// Returns the number of the file if another replica has recorded it: it was the latest at the time of the load, or
+/// follows the one that this process loaded before. A load may be recorded late, when others were loaded since.
+fn already_there(
+    files: &[LoadedFile],
+    own: Option<&(u64, String)>,
+    digest: &str,
+    at_ms: u64,
+) -> Option<u64> {
+    let mut before = files.iter().filter(|file| file.at_ms <= at_ms);
+    let latest = before.next().or(files.last());
+    let latest = latest.filter(|file| file.digest == digest);
     let since = own.and_then(|(own, _)| {
         let mut later = files.iter().rev().filter(|file| file.number > *own);
         later.find(|file| file.digest == digest)
@@ -214,8 +221,13 @@ mod tests {
             (at(3, "c"), "b", None),
             (at(2, "b"), "a", None),
         ] {
-            let found = already_there(&files, own.as_ref(), digest);
+            let found = already_there(&files, own.as_ref(), digest, 3);
             assert_eq!(found, expected, "{own:?} {digest}");
+        }
+        // A start that is recorded after others have loaded more.
+        for (at_ms, digest, expected) in [(0, "a", Some(1)), (1, "a", Some(1)), (2, "a", None)] {
+            let found = already_there(&files, None, digest, at_ms);
+            assert_eq!(found, expected, "{at_ms} {digest}");
         }
     }
 }

@@ -333,7 +333,7 @@ fn invalid_yaml_is_reported_with_its_position() {
     );
     check(
         "a: 1\na: 2\n",
-        "error: routes.yaml:1:1: duplicate entry with key \"a\"\n\nhint: write each key once",
+        "error: routes.yaml:2:1: this key also stands in line 1\n\nhint: write each key once",
     );
     let text = parse("just words").unwrap_err().to_string();
     assert!(

@@ -32,7 +32,9 @@ fn check_compares_an_uneven_split_with_an_even_one() {
     let start = "  time: experiments.site: to detect a lift of 20 % in buy, this split takes 2.";
     assert!(ten.starts_with(start), "{ten}");
     assert!(
-        ten.ends_with(" times as many users and days as 50/50"),
+        ten.ends_with(
+            " times as many users and days as 50/50 (`--users-per-day N` says how many days)"
+        ),
         "{ten}"
     );
     // An even split, and one that compares nothing, need no sentence.

@@ -221,7 +221,7 @@ fn pipe_in_the_place_of_the_file_is_reported() {
     make_pipe(&path);
     let proxy = serves_on(
         path.to_str().unwrap(),
-        "is not a regular file",
+        "not a regular file",
         "readable and writable for this user",
     );
     fs::remove_file(&path).unwrap();

@@ -123,10 +123,17 @@ pub fn alarm(evidence: &RampEvidence<'_>, health: DataHealth) -> Option<Alarm> {
         let name = names[place];
         return Some(grave(format!("most responses of {name} failed lately")));
     }
+    let fails = (0..names.len()).find(|place| recent.mostly_fails(*place));
     let groups = || totals.epochs.iter().flat_map(|epoch| epoch.groups.values());
     let users: u64 = groups().map(|group| group.users).sum();
     let crossed: u64 = groups().map(|group| group.crossed_over).sum();
-    let reason = if crossed >= CROSSOVERS_MIN && crossed as f64 > CROSSOVERS_SHARE * users as f64 {
+    let reason = if let Some(place) = fails {
+        let recent = &recent.groups[place];
+        format!(
+            "{} of the last {} responses of {} failed",
+            recent.failed, recent.answers, names[place]
+        )
+    } else if crossed >= CROSSOVERS_MIN && crossed as f64 > CROSSOVERS_SHARE * users as f64 {
         format!("{crossed} of {users} users were exposed to more than one group")
     } else if health.behind_ms > BEHIND_MAX_MS {
         format!("counts are {} s behind", health.behind_ms / 1000)
@@ -134,10 +141,6 @@ pub fn alarm(evidence: &RampEvidence<'_>, health: DataHealth) -> Option<Alarm> {
         "a replica serves another file".to_owned()
     } else if health.disagreeing > 0 {
         format!("{} replicas serve another file", health.disagreeing)
-    } else if users == 0 {
-        "no user has been counted yet".to_owned()
-    } else if recent.groups.iter().all(|group| group.answers == 0) {
-        "no request was counted in this hour and the one before".to_owned()
     } else {
         return None;
     };
@@ -156,16 +159,31 @@ pub fn standing<'a>(
     decision.filter(|decision| decision.salt == *experiment.salt)
 }
 
+/// What a ramp rests on.
+#[derive(Clone, Copy, Debug)]
+pub struct RampGround<'a> {
+    /// The alarm, if there is one.
+    pub alarm: Option<&'a Alarm>,
+    /// Whether it was there before, too.
+    pub is_confirmed: bool,
+    /// Whether any user was counted.
+    pub has_users: bool,
+}
+
 /// Takes the next step of a ramp, or rolls the experiment back, if it is time. Returns whether a decision was
-/// made here. `is_confirmed` says that the alarm was there before, too.
+/// made here.
 pub async fn advance(
     plan: &Plan,
     experiment: &Experiment,
     ramp: &Ramp,
     (store, decisions): (&dyn Store, &StandingDecisions),
-    alarm: Option<&Alarm>,
-    is_confirmed: bool,
+    ground: RampGround<'_>,
 ) -> Result<bool, StoreError> {
+    let RampGround {
+        alarm,
+        is_confirmed,
+        has_users,
+    } = ground;
     let own = standing(decisions, experiment);
     if own.is_some_and(|own| own.state != DecidedState::Running) {
         return Ok(false);
@@ -185,11 +203,12 @@ pub async fn advance(
         RampMove::Follow(place) => (place, "the file has other steps now".to_owned()),
         RampMove::Widen(place, _) if alarm.is_none() => {
             let lasted = ramp.steps[place - 1].text();
-            let reason = format!(
-                "{lasted} is over; guardrails, sample ratio and data are sound (step {} of {})",
-                place + 1,
-                ramp.steps.len()
-            );
+            let found = match has_users {
+                true => "guardrails, sample ratio and data are sound",
+                false => "no user was counted, so nothing could be checked",
+            };
+            let (step, steps) = (place + 1, ramp.steps.len());
+            let reason = format!("{lasted} is over; {found} (step {step} of {steps})");
             (place, reason)
         }
         RampMove::Widen(..) | RampMove::WaitUntil(_) | RampMove::Stay => return Ok(false),

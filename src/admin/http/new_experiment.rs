@@ -9,6 +9,9 @@ use crate::admin::state::AdminState;
 use crate::admin::view::html::Viewer;
 use crate::config::plan::Plan;
 use crate::config::{self, is_name};
+use crate::experiment::implication::excludes;
+use crate::experiment::matcher::Condition;
+use crate::experiment::pattern::PathPattern;
 use askama::Template;
 use axum::Extension;
 use axum::extract::State;
@@ -142,8 +145,10 @@ impl Draft {
             (name, _) => Some(name.to_owned()),
         };
         let metric = metric.as_deref();
-        let (checked, remarks) = check(plan, form, metric);
+        let (checked, mut remarks) = check(plan, form, metric);
         problems.extend(checked);
+        remarks.extend(shared(plan, form));
+        remarks.extend(nobody(form));
         Draft {
             yaml: yaml(form, metric),
             problems,
@@ -258,30 +263,43 @@ fn check(plan: &Plan, form: &NewExperiment, metric: Option<&str>) -> (Vec<String
         }
         Ok(checked) => {
             let warnings = checked.warnings.iter().map(|warning| warning.line());
-            let mut remarks: Vec<String> = warnings.collect();
-            remarks.extend(shared(plan, form));
-            (Vec::new(), remarks)
+            (Vec::new(), warnings.collect())
         }
     }
 }
 
-/// Names the running experiments that the same requests may match.
+/// Names the experiments that the same requests may match.
 fn shared(plan: &Plan, form: &NewExperiment) -> Option<String> {
+    let path = match form.path.is_empty() {
+        true => Condition::always(),
+        // What is no path is a problem of its own.
+        false => Condition::Path(PathPattern::new(&form.path).ok()?),
+    };
     let others = plan.experiments.iter().filter(|it| it.winner.is_none());
+    let others = others.filter(|it| !excludes(it.matcher.condition(), &path));
     let names: Vec<&str> = others
         .map(|experiment| &*experiment.name)
         .filter(|name| *name != form.name)
         .collect();
-    let path = match form.path.is_empty() {
-        true => "all pages".to_owned(),
-        false => format!("the pages {}", form.path),
-    };
     (!names.is_empty()).then(|| {
         format!(
-            "Other experiments run: {}. Where one of them matches {path}, too, the one that stands first in the file chooses the upstream; put experiments that must not meet into one `layer`.",
+            "Requests may match other experiments, too: {}. The one that stands first in the file chooses the upstream; put experiments that must not meet into one `layer`.",
             names.join(", ")
         )
     })
+}
+
+/// Says what a percentage without users means.
+fn nobody(form: &NewExperiment) -> Option<String> {
+    let percent = form.percent.trim().parse::<f64>().ok()?;
+    let nobody = match percent {
+        0.0 => "the new version",
+        100.0 => "the version as it is",
+        _ => return None,
+    };
+    Some(format!(
+        "At {percent} % nobody gets {nobody}, so there is nothing to compare."
+    ))
 }
 
 /// How long an answer takes at the percentage of the form, at 10 % and at 50 %.
@@ -360,7 +378,7 @@ mod tests {
         let others = draft
             .remarks
             .iter()
-            .any(|it| it.contains("nobody") || it.contains("old"));
+            .any(|it| it.contains("other experiments, too: old"));
         assert!(others, "{:?}", draft.remarks);
     }
 

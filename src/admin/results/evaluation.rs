@@ -32,6 +32,13 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
+    /// The number of users who were counted.
+    pub fn users(&self) -> u64 {
+        let epochs = self.totals.epochs.iter();
+        let groups = epochs.flat_map(|epoch| epoch.groups.values());
+        groups.map(|group| group.users).sum()
+    }
+
     /// What holds a ramp.
     pub fn alarm(&self, health: DataHealth) -> Option<Alarm> {
         let evidence = RampEvidence {

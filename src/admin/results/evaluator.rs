@@ -4,7 +4,7 @@
 use crate::admin::clock::now_ms;
 use crate::admin::decisions::act_on::act;
 use crate::admin::decisions::allocate::allocate;
-use crate::admin::decisions::ramp::{self, DataHealth, RampMove};
+use crate::admin::decisions::ramp::{self, DataHealth, RampGround, RampMove};
 use crate::admin::results::findings::Findings;
 use crate::admin::results::recent_traffic::Recent;
 use crate::admin::results::sequential_state;
@@ -526,9 +526,13 @@ impl EvaluationLoop {
         if let (Some(since), Some(evaluation)) = (confirmed, &evaluation) {
             self.findings.act(plan, evaluation, since, &evaluator.board);
         }
-        let is_confirmed = confirmed.is_some();
+        let ground = RampGround {
+            alarm: alarm.as_ref(),
+            is_confirmed: confirmed.is_some(),
+            has_users: evaluation.is_some_and(|it| it.users() > 0),
+        };
         let known = (store, &decisions);
-        if ramp::advance(plan, experiment, ramp, known, alarm.as_ref(), is_confirmed).await? {
+        if ramp::advance(plan, experiment, ramp, known, ground).await? {
             evaluator.decided.notify_one();
         }
         Ok(())

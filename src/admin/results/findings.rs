@@ -327,6 +327,7 @@ fn dead(plan: &Plan, evaluation: &Evaluation) -> Vec<Notification> {
                     "experiments": [**name],
                     "responses": recent.answers,
                     "failed": recent.failed,
+                    "reason": format!("{} of {} responses failed in this hour and the one before", recent.failed, recent.answers),
                 }),
                 ..upstream_event(upstream.unwrap_or(&own), text, evaluation.at_ms)
             }

@@ -1,6 +1,7 @@
 //! The answer of a gate: may a pipeline go on with an experiment? PURE.
 
-use crate::admin::results::schema::{ExperimentResult, GroupResult};
+use crate::admin::results::recent_traffic::mostly_failed;
+use crate::admin::results::schema::{ExperimentResult, GroupResult, Recently};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -65,11 +66,28 @@ fn winner(experiment: &ExperimentResult) -> Found {
         "winner" if !verdict.harms.is_empty() => GateState::Harm,
         "winner" => GateState::Passed,
         "loser" => GateState::Harm,
-        "collecting" if experiment.status == "ended" => GateState::Failed,
-        "collecting" => GateState::Waiting,
+        "collecting" if experiment.status == "ended" => {
+            let name = &experiment.name;
+            return (
+                GateState::Failed,
+                format!("{name} has ended without a winner"),
+            );
+        }
+        "collecting" => return (GateState::Waiting, waiting(experiment)),
         _ => GateState::Failed,
     };
     (state, verdict.reason.clone())
+}
+
+/// Why there is no verdict yet.
+fn waiting(experiment: &ExperimentResult) -> String {
+    let name = &experiment.name;
+    match (experiment.status, experiment.starts_at.as_deref()) {
+        ("draft", _) => format!("{name} is a draft"),
+        ("scheduled", Some(start)) => format!("{name} starts at {start}"),
+        ("paused", _) => format!("{name} is paused"),
+        _ => experiment.verdict.reason.clone(),
+    }
 }
 
 fn end(experiment: &ExperimentResult) -> Found {
@@ -79,7 +97,7 @@ fn end(experiment: &ExperimentResult) -> Found {
         return (GateState::Passed, decided_otherwise(experiment));
     }
     let state = match verdict.state {
-        "collecting" => GateState::Waiting,
+        "collecting" => return (GateState::Waiting, waiting(experiment)),
         "invalid" => GateState::Failed,
         _ => GateState::Passed,
     };
@@ -96,6 +114,23 @@ fn safe(experiment: &ExperimentResult) -> Found {
     }
     if experiment.status == "rolled_back" {
         return (GateState::Failed, decided_otherwise(experiment));
+    }
+    let mut groups = experiment.groups.iter();
+    let fails = groups.find_map(|group| {
+        let recently = group.recently.as_ref();
+        let recently = recently.filter(|it| mostly_failed(it.answers, it.failed))?;
+        Some((&group.name, recently))
+    });
+    if let Some((
+        name,
+        Recently {
+            answers, failed, ..
+        },
+    )) = fails
+    {
+        let name = experiment.shown(name);
+        let reason = format!("{failed} of the last {answers} responses of {name} failed");
+        return (GateState::Waiting, reason);
     }
     let reason = format!("no version of {} is known to do harm", experiment.name);
     (GateState::Passed, reason)

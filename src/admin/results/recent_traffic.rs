@@ -27,6 +27,8 @@ pub struct Answers {
 const DAY_HOURS: u64 = 24;
 /// The hard stop: this many answers, and this share of them failed.
 const DEAD_ANSWERS: u64 = 50;
+/// With fewer answers nothing is said of failures.
+const FEW_ANSWERS: u64 = 5;
 const DEAD_SHARE: f64 = 0.5;
 
 impl Recent {
@@ -67,9 +69,15 @@ impl Recent {
     pub fn is_dead(&self, group: usize, control: usize) -> bool {
         let mostly = |group: usize| {
             let of = self.groups.get(group).copied().unwrap_or_default();
-            of.answers >= DEAD_ANSWERS && of.failed as f64 > DEAD_SHARE * of.answers as f64
+            of.answers >= DEAD_ANSWERS && mostly_failed(of.answers, of.failed)
         };
         mostly(group) && (group == control || !mostly(control))
+    }
+
+    /// Whether most of a group's answers failed, although they may be few.
+    pub fn mostly_fails(&self, group: usize) -> bool {
+        let of = self.groups.get(group).copied().unwrap_or_default();
+        mostly_failed(of.answers, of.failed)
     }
 
     /// New users per day at this pace; `None` while nobody came.
@@ -77,6 +85,11 @@ impl Recent {
         let day_ms = (DAY_HOURS * HOUR_MS) as f64;
         (self.users > 0).then(|| self.users as f64 * day_ms / self.span_ms as f64)
     }
+}
+
+/// Whether most of at least a few answers failed.
+pub fn mostly_failed(answers: u64, failed: u64) -> bool {
+    answers >= FEW_ANSWERS && failed as f64 > DEAD_SHARE * answers as f64
 }
 
 #[cfg(test)]
@@ -116,6 +129,8 @@ mod tests {
         ] {
             let recent = recent(&[well.clone(), own.clone()]);
             assert_eq!(recent.is_dead(1, 0), dead, "{own:?}");
+            let fails = dead || own.totals.requests == 49;
+            assert_eq!(recent.mostly_fails(1), fails, "{own:?}");
             assert!(!recent.is_dead(0, 0));
         }
         let both = recent(&[

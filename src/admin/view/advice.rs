@@ -4,7 +4,8 @@ use crate::admin::decisions::action::Action;
 use crate::admin::format;
 use crate::admin::format::thousands;
 use crate::admin::results::planning_result::PlanningResult;
-use crate::admin::results::schema::ExperimentResult;
+use crate::admin::results::recent_traffic::mostly_failed;
+use crate::admin::results::schema::{ExperimentResult, Recently};
 
 /// Returns the recommended decision, if there is one.
 pub fn due(experiment: &ExperimentResult) -> Option<(Action, Option<&str>)> {
@@ -110,10 +111,9 @@ fn confirm(experiment: &ExperimentResult) -> String {
 }
 
 fn waiting(experiment: &ExperimentResult) -> String {
-    let dead = experiment.groups.iter().find(|group| {
-        let recently = group.recently.as_ref();
-        recently.is_some_and(|recently| recently.dead)
-    });
+    let fails = |it: &Recently| it.dead || mostly_failed(it.answers, it.failed);
+    let mut groups = experiment.groups.iter();
+    let dead = groups.find(|group| group.recently.as_ref().is_some_and(fails));
     if let Some(group) = dead {
         return format!(
             "Check the upstream of {}, or pause the experiment: most of its responses fail.",

@@ -5,9 +5,10 @@ use crate::admin::format::{
     two_digits,
 };
 use crate::admin::results::planning_result::PlanningResult;
+use crate::admin::results::recent_traffic::mostly_failed;
 use crate::admin::results::schema::{
     ExperimentResult, FixedResult, GroupResult, GuardrailGroup, GuardrailResult, MetricGroup,
-    MetricResult, Results, SampleRatio,
+    MetricResult, Recently, Results, SampleRatio,
 };
 use crate::admin::view::metric_values::amount;
 
@@ -19,7 +20,9 @@ pub fn alarms(experiment: &ExperimentResult) -> Vec<String> {
     let mut said = experiment.warnings.clone();
     said.extend(parting(&experiment.sample_ratio));
     let dead = experiment.groups.iter().filter_map(|group| {
-        let recently = group.recently.as_ref().filter(|recently| recently.dead)?;
+        let recently = group.recently.as_ref();
+        let fails = |it: &&Recently| it.dead || mostly_failed(it.answers, it.failed);
+        let recently = recently.filter(fails)?;
         Some(format!(
             "{}: {} of {} responses in this hour and the previous one failed: its upstream seems to be down",
             group.name, recently.failed, recently.answers
@@ -94,6 +97,7 @@ pub fn health(
         (
             "replicas",
             match disagreeing {
+                0 if results.replicas.len() < 2 => "this one".to_owned(),
                 0 => format!("{}, all agree", results.replicas.len()),
                 some => format!("{some} of {} disagree", results.replicas.len()),
             },
