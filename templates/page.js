@@ -46,23 +46,28 @@ async function refresh() {
     if (response.status === 401) { location.reload(); return; }
     const fetched = new DOMParser().parseFromString(await response.text(), "text/html");
     if (response.ok) update(fetched); else showError(fetched);
+    showConnection();
   } catch { /* The event stream reports that the admin API is unreachable. */ } finally {
     busy = false;
     if (again) { again = false; refresh(); }
   }
 }
 
-function showConnection(connected) {
-  live.textContent = connected ? "live" : "not connected; showing the last results";
-  live.className = connected ? "on" : "off";
+let connected = false;
+
+function showConnection() {
+  const stale = document.querySelector("#alarms .stale") !== null;
+  live.textContent = !connected ? "not connected; showing the last results" : stale ? "the store is away; showing the last results" : "live";
+  live.className = connected && !stale ? "on" : "off";
 }
 
 function listen() {
   const source = new EventSource("/admin/results/live");
-  source.addEventListener("open", () => showConnection(true));
+  source.addEventListener("open", () => { connected = true; showConnection(); });
   source.addEventListener("changed", refresh);
   source.addEventListener("error", () => {
-    showConnection(false);
+    connected = false;
+    showConnection();
     if (source.readyState !== EventSource.CLOSED) return;
     // Browsers do not retry after an error response: the session may have ended, or a proxy in front of
     // the admin API may be unavailable.

@@ -8,7 +8,7 @@ pub(crate) mod clock;
 mod csv_escape;
 mod decisions;
 pub(crate) mod export;
-mod format;
+pub mod format;
 pub(crate) mod http;
 pub mod results;
 mod server_handle;

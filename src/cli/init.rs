@@ -4,6 +4,7 @@ use super::admin_client::try_address;
 use super::config_file::ConfigFile;
 use super::first_file::{self, TwoVersions};
 use super::output::Output;
+use crate::admin::format::thousands;
 use crate::admin::results::sample_size::usual_users;
 use crate::config;
 use crate::server::ErrorWithHint;
@@ -211,15 +212,19 @@ fn time_to_answer(
     };
     let basis = format!(
         "(with {} users per day, of whom {} % succeed, and a difference of 10 % to find)",
-        arguments.users_per_day,
+        thousands(arguments.users_per_day),
         100.0 * RATE
     );
     let compared = match users_now == users_even {
         true => String::new(),
-        false => format!(", and {days_even} days at 50 % ({users_even} users)"),
+        false => format!(
+            ", and {days_even} days at 50 % ({} users)",
+            thousands(users_even)
+        ),
     };
     Ok(format!(
-        "An answer takes about {days_now} days at {percent} % ({users_now} users){compared}\n{basis}.\n\
-         `watershed simulate --rate 2% --users-per-day 1000` says it for your site."
+        "An answer takes about {days_now} days at {percent} % ({} users){compared}\n{basis}.\n\
+         `watershed simulate --rate 2% --users-per-day 1000` says it for your site.",
+        thousands(users_now)
     ))
 }

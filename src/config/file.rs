@@ -110,12 +110,21 @@ pub fn parse(path: &Path, text: &str, index: usize) -> Result<(Value, SourceMap)
     if let Some(tab) = tab(path, text, &source_map, has_content) {
         return Err(Box::new(tab));
     }
+    if let Some(control) = control(path, text) {
+        return Err(Box::new(control));
+    }
     let parsed = serde_yaml::from_str::<serde_yaml::Value>(text).and_then(|mut value| {
         value.apply_merge()?;
         Ok(value)
     });
     match parsed {
-        Ok(value) => Ok((convert(value), source_map)),
+        Ok(value) => match source_map
+            .stopped()
+            .and_then(|line| separator(path, text, line))
+        {
+            Some(tab) => Err(Box::new(tab)),
+            None => Ok((convert(value), source_map)),
+        },
         Err(error) => {
             // A tab in front of a comment may be the reason.
             if let Some(tab) = tab(path, text, &source_map, |_| true) {
@@ -147,6 +156,32 @@ pub fn parse(path: &Path, text: &str, index: usize) -> Result<(Value, SourceMap)
             Err(Box::new(at(path, text, place, found, allowed)))
         }
     }
+}
+
+/// Finds a character that YAML does not allow.
+fn control(path: &Path, text: &str) -> Option<Diagnostic> {
+    let is_allowed = |it: char| matches!(it, '\t' | '\n' | '\r' | '\u{85}') || !it.is_control();
+    let lines = text.lines().enumerate();
+    let mut found = lines.filter_map(|(n, line)| {
+        let (column, it) = line.chars().enumerate().find(|(_, it)| !is_allowed(*it))?;
+        Some((n + 1, column + 1, it))
+    });
+    let (line, column, it) = found.next()?;
+    let found = format!("the control character U+{:04X}", u32::from(it));
+    let allowed = "remove it, or write it as \\x or \\u in double quotation marks";
+    Some(at(path, text, (line, column), found, allowed))
+}
+
+/// Finds the tab at which the reader of positions ended, in this line or the one before.
+fn separator(path: &Path, text: &str, line: usize) -> Option<Diagnostic> {
+    let mut near = [line, line.saturating_sub(1)].into_iter();
+    let (line, column) = near.find_map(|line| {
+        let mut letters = text.lines().nth(line.checked_sub(1)?)?.chars();
+        Some((line, letters.position(|it| it == '\t')? + 1))
+    })?;
+    let found = "a tab between a key and its value".to_owned();
+    let allowed = "write a space: readers of YAML do not agree on tabs there";
+    Some(at(path, text, (line, column), found, allowed))
 }
 
 /// Finds a tab in the indentation, which the parser reports as something else or takes for a space.

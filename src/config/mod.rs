@@ -208,7 +208,10 @@ fn with_lines(
         let SourceFile { text, .. } = &document.files[at.file];
         let (line, column) = problem.place.unwrap_or((at.line, at.column));
         let at = Position { line, column, ..at };
+        // Without positions it is not known where secrets stand.
+        let is_known = document.source_map.stopped().is_none();
         let snippet = || Snippet::of(text, at, &document.source_map, is_hidden);
+        let snippet = || is_known.then(snippet).flatten();
         Diagnostic {
             snippet: problem.snippet.clone().or_else(snippet),
             ..problem

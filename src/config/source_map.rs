@@ -50,6 +50,8 @@ pub struct SourceMap {
     tokens: Vec<ScalarToken>,
     /// The first key that stands twice in its map: where it stands again, and where first.
     duplicate: Option<(Position, Position)>,
+    /// The line where this reader finds an error, with which it ends.
+    stopped: Option<usize>,
 }
 
 impl SourceMap {
@@ -61,8 +63,13 @@ impl SourceMap {
             ..Walk::default()
         };
         for event in Parser::new_from_str(text) {
-            let Ok((event, span)) = event else { break };
-            walk.event(event, &span);
+            match event {
+                Ok((event, span)) => walk.event(event, &span),
+                Err(error) => {
+                    walk.map.stopped = Some(error.marker().line());
+                    break;
+                }
+            }
         }
         walk.map
     }
@@ -73,6 +80,7 @@ impl SourceMap {
             self.places.entry(path).or_insert(place);
         }
         self.tokens.extend(other.tokens);
+        self.stopped = self.stopped.or(other.stopped);
     }
 
     /// Returns the position of a path, or of its nearest parent: values from an anchor have no position
@@ -96,6 +104,11 @@ impl SourceMap {
     pub fn is_plain(&self, path: &[String]) -> bool {
         let mut values = self.tokens.iter().filter(|token| !token.is_key);
         values.any(|token| token.is_plain && token.path == path)
+    }
+
+    /// Returns the line where reading ended with an error: what follows has no positions.
+    pub fn stopped(&self) -> Option<usize> {
+        self.stopped
     }
 
     /// Returns where a key stands again in its map, and where it stands first, if there is one.

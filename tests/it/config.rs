@@ -3,6 +3,7 @@
 use crate::support::proxy::BINARY;
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -323,6 +324,67 @@ error: routes.yaml:6:6: metrics.m: "checkout" is neither a method nor a path
 
 hint: a rule, such as `POST /checkout -> 2xx`, or keys: on or event, kind, value"#,
     );
+}
+
+#[test]
+fn pipe_is_a_routes_file_and_no_included_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("more.yaml");
+    assert!(
+        Command::new("mkfifo")
+            .arg(&pipe)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let file = folder.path().join("routes.yaml");
+    let upstreams = "upstreams: { a: \"http://127.0.0.1:1\" }\n";
+    for (more, named) in [
+        (
+            "files: more.yaml",
+            "more.yaml cannot be read: it is not a regular file",
+        ),
+        (
+            "files: \"*ore.yaml\"",
+            "more.yaml cannot be read: it is not a regular file",
+        ),
+        (
+            "overrides: { secret: \"file:more.yaml\" }",
+            "it is not a regular file",
+        ),
+        (
+            "exclude: [ { ids: \"file:more.yaml\" } ]",
+            "it is not a regular file",
+        ),
+        (
+            "routes: [ { match: /x, respond: { file: more.yaml } } ]",
+            "it is not a regular file",
+        ),
+        (
+            "tls: { listen: \"127.0.0.1:0\", cert: more.yaml, key: more.yaml }",
+            "it is not a regular file",
+        ),
+    ] {
+        fs::write(&file, format!("{upstreams}{more}\n")).unwrap();
+        let run = Command::new(BINARY)
+            .args(["check", "-c"])
+            .arg(&file)
+            .output()
+            .unwrap();
+        let said = String::from_utf8(run.stderr).unwrap();
+        assert!(
+            !run.status.success() && said.contains(named),
+            "{more}: {said}"
+        );
+    }
+    let shell = format!(
+        "{BINARY} check -c <(printf '\\xef\\xbb\\xbf'; cat {})",
+        file.display()
+    );
+    fs::write(&file, upstreams).unwrap();
+    let run = Command::new("bash").args(["-c", &shell]).output().unwrap();
+    let said = String::from_utf8_lossy(&run.stdout).into_owned();
+    assert!(run.status.success() && said.contains("is valid"), "{run:?}");
 }
 
 #[test]

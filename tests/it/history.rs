@@ -181,6 +181,71 @@ fn history_tells_who_when_and_why_in_redis() {
 }
 
 #[test]
+fn values_that_may_be_secrets_are_hidden_and_their_change_is_an_entry() {
+    let site = Site::start();
+    let headers = |credential: &str| {
+        let routes = site.routes(
+            "",
+            "percent: 10, match: { cookie: { session_id: hunter2, plan: gold } }",
+        );
+        let current = format!("current: \"http://{}\"", site.current.address);
+        let with = format!(
+            "current: {{ endpoints: \"http://{}\", headers: {{ request: {{ set: {{ X-Internal: {credential} }} }} }} }}",
+            site.current.address
+        );
+        let more = "routes: [ { match: /x, respond: { status: 200, headers: { X-Api-Key: hunter3, X-Color: blue } } } ]\nexclude: [ { header: { X-Probe-Token: hunter4 } } ]\n";
+        format!("{}{more}", routes.replace(&current, &with))
+    };
+    let proxy = Proxy::start_how(&headers("hunter5"), how());
+    files(&proxy, 1);
+    proxy.write(&headers("hunter6"));
+    let second = files(&proxy, 2)[0].clone();
+    let diff = second["file"]["diff"].as_array().unwrap();
+    assert_eq!(diff, &["+ (secrets): another value than before"]);
+    let mut admin = Client::admin(proxy.admin);
+    for path in ["/admin/history", "/admin/history/files/1", "/admin/config"] {
+        let text = admin.get(path, TOKEN).text();
+        assert!(!text.contains("hunter"), "{path}: {text}");
+    }
+    let text = admin.get("/admin/history/files/2", TOKEN).text();
+    assert!(text.contains("gold") && text.contains("blue"), "{text}");
+    // An invalid file shows neither.
+    proxy.write(&headers("hunter7").replace("percent: 10", "percent: x"));
+    let said = until("the invalid file", || {
+        let results = admin.get("/admin/results", TOKEN).json();
+        let error = results["store"]["reload_error"].clone();
+        error.as_str().map(str::to_owned).ok_or(results)
+    });
+    assert!(
+        said.contains("percent") && !said.contains("hunter"),
+        "{said}"
+    );
+}
+
+#[test]
+fn effects_are_those_of_the_step_that_a_ramp_has_reached() {
+    let site = Site::start();
+    let proxy = Proxy::start_how(
+        &site.routes("", "ramp: [1% for 1s, 60% for 1h, 100%]"),
+        how(),
+    );
+    until("the second step", || {
+        let acts = history(&proxy);
+        let reached = acts.iter().any(|it| it["to"] == "60% for 1h");
+        reached.then_some(()).ok_or(acts)
+    });
+    let same = "ramp: [1% for 1s, 60% for 2h, 100%]";
+    proxy.write(&site.routes("", same));
+    let second = files(&proxy, 2)[0].clone();
+    let moves = second["file"]["effects"][0]["moves"].to_string();
+    assert!(!moves.contains("->"), "nobody moves: {second}");
+    assert!(
+        moves.contains("60.") || moves.contains("39.") || moves.contains("40."),
+        "{second}"
+    );
+}
+
+#[test]
 fn file_that_two_replicas_load_is_one_entry() {
     let redis = Redis::start();
     let site = Site::start();

@@ -382,6 +382,61 @@ fn ramp_rolls_back_on_an_alarm_if_the_file_says_so() {
 }
 
 #[test]
+fn new_ramp_after_a_file_without_one_begins_with_its_first_step() {
+    let redis = Redis::start();
+    for store in [String::new(), format!("store: {}\n", redis.url())] {
+        let site_ = Site::start();
+        let ramp = site_.routes(&store, "ramp: [10% for 1s, 80%]");
+        let proxy = Proxy::start(&ramp);
+        step_is(&proxy, 2);
+        // `traffic` is lowered by hand, and a new ramp is written.
+        proxy.write(&site_.routes(&store, "percent: 50, traffic: 5%"));
+        until("the end of the ramp", || {
+            let acts = proxy.ask("/admin/acts").json();
+            let last = acts["acts"][0].clone();
+            (last["to"] == "no ramp").then_some(()).ok_or(last)
+        });
+        assert!(site(&proxy.results())["ramp"].is_null());
+        proxy.write(&site_.routes(&store, "ramp: [10% for 1h, 80%]"));
+        let first = step_is(&proxy, 1);
+        assert_eq!(first["share"], 0.1, "{first}");
+    }
+}
+
+#[test]
+fn ramp_holds_while_few_responses_fail_and_says_when_nobody_came() {
+    let site_ = Site::start();
+    let proxy = Proxy::start(&site_.routes("", "ramp: [50% for 6s, 100%]"));
+    step_is(&proxy, 1);
+    let mut client = proxy.client();
+    let mut failed = 0;
+    for user in 0..40 {
+        let header = format!("X-User: user-{user}\r\n");
+        if client.get("/", &header).json()["version"] == "next" {
+            failed += 2;
+            client.get("/?status=500", &header);
+            client.get("/?status=500", &header);
+        }
+    }
+    let held = until("a ramp that holds", || {
+        let ramp = site(&proxy.results())["ramp"].clone();
+        let holds = ramp["holds"].as_str().map(str::to_owned);
+        holds
+            .filter(|why| why.contains(" responses of experiment failed"))
+            .ok_or(ramp)
+    });
+    assert!(
+        held.starts_with(&format!("{failed} of the last ")),
+        "{held}"
+    );
+    let proxy = Proxy::start(&site_.routes("", "ramp: [50% for 1s, 100%]"));
+    step_is(&proxy, 2);
+    let acts = proxy.ask("/admin/acts").json();
+    let reason = acts["acts"][0]["reason"].as_str().unwrap();
+    assert!(reason.contains("no user was counted"), "{reason}");
+}
+
+#[test]
 fn group_of_weight_zero_gets_nobody_new() {
     let site_ = Site::start();
     let proxy = Proxy::start(&site_.routes("", "percent: 0"));

@@ -435,7 +435,7 @@ fn overview_lists_experiments_and_an_unavailable_store() {
         let url = format!("http://{}/admin/results", proxy.admin);
         browser.goto(&url).await.unwrap();
         wait_for(&browser, "#live", "live").await;
-        wait_for(&browser, "#overview", "site Collecting").await;
+        wait_for(&browser, "#overview", "site Paused").await;
         wait_for(&browser, "#overview", "check data quality").await;
         wait_for(
             &browser,
@@ -478,10 +478,12 @@ fn overview_lists_experiments_and_an_unavailable_store() {
         picture(&browser, "store-away").await;
         browser.goto(&url).await.unwrap();
         wait_for(&browser, "#alarms", "store is unavailable").await;
-        // A fresh page has the last results, too.
-        wait_for(&browser, "#overview", "site Collecting").await;
+        // A fresh page has the last results, too, and does not call them live.
+        wait_for(&browser, "#overview", "site Paused").await;
+        wait_for(&browser, "#live", "the store is away").await;
         redis.up();
-        wait_for(&browser, "#overview", "site Collecting").await;
+        wait_for(&browser, "#overview", "site Paused").await;
+        wait_for(&browser, "#live", "live").await;
         let complaints = complaints(&browser).await;
         let others = complaints
             .iter()
@@ -494,7 +496,7 @@ fn overview_lists_experiments_and_an_unavailable_store() {
 /// Searches the list, and opens the other pages.
 async fn pages_of_several(browser: &Client, url: &str) {
     browser.goto(&format!("{url}?q=SITE+paused")).await.unwrap();
-    wait_for(browser, "#overview", "site Collecting").await;
+    wait_for(browser, "#overview", "site Paused").await;
     let found = "return document.querySelectorAll('#overview .name').length";
     assert_eq!(says(browser, found).await, json!(1));
     // In one step, as the page replaces its parts when there are new results.

@@ -201,7 +201,11 @@ impl Asked<'_> {
             // The last results stay readable while the store is unavailable.
             Err(error) => {
                 let failure = Failure::from(error);
-                match state.latest.of(self.only) {
+                let of_all = || {
+                    let of_all = state.latest.of(None)?;
+                    self.check(&of_all).ok().map(|()| of_all)
+                };
+                match state.latest.of(self.only).or_else(of_all) {
                     Some(results) => Ok(self.page(state, &results, Some(failure))),
                     None => Err(failure),
                 }
@@ -211,7 +215,9 @@ impl Asked<'_> {
 
     fn check(&self, results: &Results) -> Result<(), Failure> {
         match self.only {
-            Some(name) if results.experiments.is_empty() => Err(no_experiment(name)),
+            Some(name) if results.experiments.iter().all(|it| it.name != name) => {
+                Err(no_experiment(name))
+            }
             _ => Ok(()),
         }
     }
@@ -227,6 +233,8 @@ impl Asked<'_> {
             list: is_list.then(|| self.query.q.as_deref().unwrap_or_default()),
             file: &plan.redacted_file,
             alarm: failure.map(|it| it.error),
+            only: self.only,
+            waiting: state.telemetry.lag_events(),
         };
         page_response(status, html::render(results, &self.caller.viewer(), &shown))
     }

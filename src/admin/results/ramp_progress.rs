@@ -47,7 +47,10 @@ pub fn ramp_progress(evaluation: &Evaluation, context: &RampContext) -> Option<R
     Some(RampResult {
         steps: ramp.steps.iter().map(shown).collect(),
         step: place.map(|place| place as u32 + 1),
-        share: experiment.traffic.get(),
+        // This process may serve the step before for a moment.
+        share: place
+            .map_or(experiment.traffic, |place| ramp.steps[place].share)
+            .get(),
         since: position.and_then(|position| rfc3339(position.began_ms)),
         next_share: next.map(|step| step.share.get()),
         next_at: next_ms.and_then(rfc3339),

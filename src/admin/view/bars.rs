@@ -30,14 +30,14 @@ impl Paint {
         }
     }
 
-    /// A verdict's state, as good or bad as it is.
-    pub fn state(self, state: &str) -> String {
+    /// A text about a verdict, as good or bad as its state is.
+    pub fn verdict(self, state: &str, text: &str) -> String {
         let class = match state {
             "winner" | "no_difference" | "no_planned_lift" => "good",
             "loser" | "invalid" => "bad",
             _ => "",
         };
-        self.paint(class, state)
+        self.paint(class, text)
     }
 }
 

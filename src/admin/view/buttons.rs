@@ -31,7 +31,7 @@ pub fn choices(may_operate: bool, experiment: &ExperimentResult) -> Vec<Choice> 
             Some(group) => format!("/admin/experiments/{name}/{}?group={group}", action.name()),
             None => format!("/admin/experiments/{name}/{}", action.name()),
         },
-        title: title(action, name, group).0,
+        title: title(action, name, group.map(|group| experiment.shown(group))).0,
     };
     let mut choices = Vec::new();
     match experiment.status {

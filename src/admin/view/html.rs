@@ -21,6 +21,7 @@ use crate::admin::view::scorecard::{BAR_HEIGHT, BAR_WIDTH, Scorecard};
 use crate::admin::view::segments::{self, SegmentRow};
 use crate::admin::view::tips;
 use askama::Template;
+use askama::filters::{Html, escape};
 
 /// The person that a page is for.
 #[derive(Debug)]
@@ -50,24 +51,61 @@ pub struct PageContent<'a> {
     pub file: &'a serde_json::Value,
     /// Why the results are not newer.
     pub alarm: Option<String>,
+    /// The experiment that was asked for; all without.
+    pub only: Option<&'a str>,
+    /// The number of records that wait for the store.
+    pub waiting: u64,
 }
 
 impl Page<'_> {
     /// Of a single experiment its verdict: it is what a tab in the background shows.
     fn title(&self) -> String {
-        match &self.results.experiments[..] {
+        match self.experiments()[..] {
             [one] => format!("{}: {} - watershed", one.name, self.state(one)),
             _ => "watershed results".to_owned(),
         }
     }
 
+    /// The experiments that are shown. Results of all may stand for those of one.
+    fn experiments(&self) -> Vec<&ExperimentResult> {
+        let experiments = self.results.experiments.iter();
+        let is_shown = |it: &&ExperimentResult| self.shown.only.is_none_or(|name| it.name == name);
+        experiments.filter(is_shown).collect()
+    }
+
     fn state(&self, experiment: &ExperimentResult) -> String {
-        let verdict = &experiment.verdict;
-        match (verdict.state, &verdict.group) {
-            _ if experiment.status == "ended" && experiment.ends_at.is_none() => "ended".to_owned(),
-            ("winner" | "loser", Some(group)) => format!("{}: {group}", verdict.state),
-            (state, _) => state.replace('_', " "),
-        }
+        narrative::state(experiment)
+    }
+
+    /// What is known while the store is away.
+    fn waiting(&self) -> String {
+        let waiting = match self.shown.waiting {
+            0 => "Nothing is lost".to_owned(),
+            1 => "1 record waits, and nothing is lost".to_owned(),
+            many => format!("{} records wait, and nothing is lost", thousands(many)),
+        };
+        let at = self.results.generated_at.as_deref();
+        let at = at.map_or(String::new(), |at| format!(" of {}", format::minute(at)));
+        format!("{waiting}. These are the results{at}.")
+    }
+
+    /// A text as HTML. What stands between backticks is code.
+    fn rich(&self, text: impl AsRef<str>) -> String {
+        let text = text.as_ref();
+        let parts = text.split('`').enumerate();
+        let is_paired = text.matches('`').count() % 2 == 0;
+        let html = parts.map(|(place, part)| {
+            // Escaping a text cannot fail.
+            let part = escape(part, Html).map_or(String::new(), |it| it.to_string());
+            match (place % 2 == 1, is_paired) {
+                (true, true) => format!("<code>{part}</code>"),
+                (true, false) => format!("`{part}"),
+                (false, true) => part,
+                (false, false) if place == 0 => part,
+                (false, false) => format!("`{part}"),
+            }
+        });
+        html.collect()
     }
 
     fn list(&self) -> Option<ExperimentList<'_>> {

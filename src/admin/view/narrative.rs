@@ -15,6 +15,19 @@ use crate::admin::view::metric_values::amount;
 /// A split that takes so many times the users of an even one is worth a sentence.
 const MUCH_LONGER: f64 = 1.2;
 
+/// Returns the state of an experiment in a word or two: its verdict or, while there is none, what it does.
+pub fn state(experiment: &ExperimentResult) -> String {
+    let verdict = &experiment.verdict;
+    match (verdict.state, &verdict.group) {
+        _ if experiment.status == "ended" && experiment.ends_at.is_none() => "ended".to_owned(),
+        ("collecting", _) if experiment.status != "running" => experiment.status.replace('_', " "),
+        ("winner" | "loser", Some(group)) => {
+            format!("{}: {}", verdict.state, experiment.shown(group))
+        }
+        (state, _) => state.replace('_', " "),
+    }
+}
+
 /// Returns the warnings of an experiment.
 pub fn alarms(experiment: &ExperimentResult) -> Vec<String> {
     let mut said = experiment.warnings.clone();
@@ -25,7 +38,7 @@ pub fn alarms(experiment: &ExperimentResult) -> Vec<String> {
         let recently = recently.filter(fails)?;
         Some(format!(
             "{}: {} of {} responses in this hour and the previous one failed: its upstream seems to be down",
-            group.name, recently.failed, recently.answers
+            experiment.shown(&group.name), recently.failed, recently.answers
         ))
     });
     said.extend(dead);
@@ -36,7 +49,7 @@ pub fn alarms(experiment: &ExperimentResult) -> Vec<String> {
             format!(
                 "guardrail {} is breached: {}",
                 bound(guardrail),
-                harm(group)
+                harm(experiment, group)
             )
         }));
     }
@@ -439,8 +452,9 @@ pub fn bound(guardrail: &GuardrailResult) -> String {
 }
 
 /// Describes the state of a guardrail in one group.
-pub fn harm(group: &GuardrailGroup) -> String {
-    let mut said = format!("{}: {} of {} users", group.name, group.harmed, group.users);
+pub fn harm(experiment: &ExperimentResult, group: &GuardrailGroup) -> String {
+    let name = experiment.shown(&group.name);
+    let mut said = format!("{name}: {} of {} users", group.harmed, group.users);
     match (group.breached, group.dead) {
         (_, Some(true)) => said.push_str(", more than half of them"),
         (Some(true), _) => said.push_str(", harm shown"),
@@ -462,7 +476,8 @@ pub fn harm(group: &GuardrailGroup) -> String {
 /// Returns the sample size and the time left, while the experiment has no verdict.
 pub fn planning(experiment: &ExperimentResult) -> Option<String> {
     let planning = experiment.planning.as_ref();
-    planning.filter(|_| is_open(experiment)).map(planned)
+    let planning = planning.filter(|_| is_open(experiment));
+    planning.map(|planning| planned(experiment, planning))
 }
 
 /// Whether the experiment runs without a verdict.
@@ -530,7 +545,7 @@ fn decided(experiment: &ExperimentResult) -> Option<String> {
     Some(format!("{status}{group} by {}{at}", decided.by))
 }
 
-fn planned(planning: &PlanningResult) -> String {
+fn planned(experiment: &ExperimentResult, planning: &PlanningResult) -> String {
     let found = format!(
         "To detect a lift of {} in {} with {} power",
         share(planning.detect),
@@ -543,7 +558,10 @@ fn planned(planning: &PlanningResult) -> String {
     let groups: Vec<String> = planning
         .groups
         .iter()
-        .filter_map(|group| Some(format!("{} {}", about(group.users_needed?), group.name)))
+        .filter_map(|group| {
+            let name = experiment.shown(&group.name);
+            Some(format!("{} {name}", about(group.users_needed?)))
+        })
         .collect();
     let left = match planning.seconds_left {
         Some(seconds) if seconds > 0.0 => {

@@ -200,8 +200,11 @@ fn row(
         },
         chance: group
             .chance_to_beat_control
-            .map_or("–".to_owned(), |chance| {
-                format!("{:.1} %", 100.0 * chance)
+            .map_or("–".to_owned(), |chance| match chance {
+                // Nothing is certain.
+                high if high > 0.999 => "> 99.9 %".to_owned(),
+                low if low < 0.001 => "< 0.1 %".to_owned(),
+                chance => format!("{:.1} %", 100.0 * chance),
             }),
         p: group
             .adjusted_p

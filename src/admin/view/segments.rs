@@ -32,12 +32,15 @@ pub fn rows(experiment: &ExperimentResult) -> Vec<SegmentRow> {
                 .iter()
                 .flat_map(|metric| metric.groups.iter().map(move |group| (metric, group)))
             {
+                let mut metrics = experiment.metrics.iter();
+                let unit = metrics.find(|it| it.name == metric.name);
+                let unit = unit.and_then(|it| it.unit.as_deref());
                 rows.push(SegmentRow {
                     segment: format!("{}: {}", segment.name, value.value),
                     metric: metric.name.clone(),
                     group: experiment.shown(&group.name).to_owned(),
                     users: thousands(group.users),
-                    rate: rate(metric, group),
+                    rate: rate(metric, group, unit),
                     lift: lift(group),
                 });
             }
@@ -71,12 +74,15 @@ pub fn remarks(experiment: &ExperimentResult) -> Vec<String> {
     mismatches.chain(redefined).collect()
 }
 
-fn rate(metric: &SegmentMetric, group: &SegmentGroup) -> String {
+fn rate(metric: &SegmentMetric, group: &SegmentGroup, unit: Option<&str>) -> String {
     match (group.rate, metric.kind) {
         (None, _) => "-".to_owned(),
         (Some(rate), "conversion") => format!("{:.2} %", 100.0 * rate),
         (Some(rate), "latency") => latency(Some(rate)),
-        (Some(rate), _) => format!("{rate:.3}"),
+        (Some(rate), _) => match unit {
+            Some(unit) => format!("{rate:.2} {unit}"),
+            None => format!("{rate:.3}"),
+        },
     }
 }
 

@@ -30,7 +30,7 @@ pub fn table(results: &Results, paint: Option<Paint>) -> String {
         }
         text.push_str(&format!(
             "{}: {}\n",
-            painted.state(verdict.state),
+            painted.verdict(verdict.state, &narrative::state(experiment)),
             verdict.reason
         ));
         for alarm in narrative::alarms(experiment) {
@@ -88,7 +88,10 @@ fn numbers(text: &mut String, experiment: &ExperimentResult, fixed: bool, paint:
     }
     text.push_str(&by_segment(experiment));
     for guardrail in &experiment.guardrails {
-        let groups: Vec<String> = guardrail.groups.iter().map(narrative::harm).collect();
+        let groups = guardrail.groups.iter();
+        let groups: Vec<String> = groups
+            .map(|group| narrative::harm(experiment, group))
+            .collect();
         text.push_str(&format!(
             "guardrail {}: {}\n",
             narrative::bound(guardrail),

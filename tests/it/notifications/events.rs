@@ -5,8 +5,10 @@ use super::{Site, act, analyzed, come, experiment};
 use crate::support::client::Client;
 use crate::support::clock::Clock;
 use crate::support::proxy::{How, Proxy};
+use crate::support::redis::Redis;
 use crate::support::until;
 use serde_json::{Value, json};
+use std::time::{Duration, SystemTime};
 
 /// Waits for the one message of a type about the experiment, and returns its data and text.
 #[track_caller]
@@ -182,6 +184,76 @@ fn harm_mismatch_and_an_end_without_effect_are_told() {
     );
     analyzed(&proxy);
     assert_eq!(receiver.seen().len(), 1, "{:#?}", receiver.seen());
+}
+
+#[test]
+fn harm_that_a_ramp_rolls_back_for_is_told() {
+    for site in Site::of_both_stores() {
+        let receiver = Receiver::start(Mode::Accept(""));
+        let ramp = "groups: { control: { weight: 50, upstream: current }, \
+            experiment: { weight: 50, upstream: next } }, ramp: [ 50% for 1h, 100% ], \
+            on_alarm: rollback, guardrails: { errors: { max_increase: 1% } }";
+        let routes = site.routes("", &receiver.key(", on: [harm, decision]"));
+        let routes = routes.replace("control: current, experiment: next, percent: 50", ramp);
+        let proxy = Proxy::start(&routes);
+        until("the first step", || {
+            let ramp = experiment(&proxy)["ramp"].clone();
+            (ramp["step"] == 1).then_some(()).ok_or(ramp)
+        });
+        let mut client = proxy.client();
+        for number in 0..300 {
+            let user = format!("X-User: user-{number}\r\n");
+            if client.get("/", &user).json()["version"] == "next" {
+                client.get("/?status=500", &user);
+            }
+        }
+        let (decision, _) = told(&receiver, "decision");
+        assert_eq!(decision["action"], "rollback", "{decision}");
+        let (harm, text) = told(&receiver, "harm");
+        assert_eq!(harm["metric"], "errors", "{harm}");
+        assert!(text.starts_with("site: experiment does harm: "), "{text}");
+    }
+}
+
+#[test]
+fn planned_start_and_end_are_told_once_by_two_replicas() {
+    let redis = Redis::start();
+    let site = Site::start(Some(redis));
+    let receiver = Receiver::start(Mode::Accept(""));
+    let now = SystemTime::now() + Duration::from_secs(2);
+    let at = |seconds| humantime::format_rfc3339_seconds(now + Duration::from_secs(seconds));
+    let times = format!(", start: {}, end: {}", at(0), at(3));
+    let routes = site.routes(&times, &receiver.key(", on: decision"));
+    let proxies = [Proxy::start(&routes), Proxy::start(&routes)];
+    let ended = until("the end in the history", || {
+        let history = proxies[0].ask("/admin/history").json();
+        let entries = history["history"].as_array().unwrap().clone();
+        let decided = |it: &&Value| it["action"] == "start" || it["action"] == "end";
+        let decided: Vec<Value> = entries.iter().filter(decided).cloned().collect();
+        (decided.len() == 2)
+            .then_some(decided.clone())
+            .ok_or(decided)
+    });
+    assert_eq!(
+        (&ended[0]["action"], &ended[0]["from"], &ended[0]["to"]),
+        (&"end".into(), &"running".into(), &"ended".into())
+    );
+    assert_eq!(
+        (&ended[1]["from"], &ended[1]["source"]),
+        (&"scheduled".into(), &"file".into())
+    );
+    let shown = experiment(&proxies[1]);
+    assert_eq!(shown["status"], "ended");
+    assert_eq!(shown["ended_at"], shown["ends_at"]);
+    assert!(shown["ended_at"].is_string(), "{shown}");
+    until("both messages", || {
+        let told = receiver.accepted("decision");
+        (told.len() == 2).then_some(()).ok_or(told)
+    });
+    for proxy in &proxies {
+        analyzed(proxy);
+    }
+    assert_eq!(receiver.accepted("decision").len(), 2);
 }
 
 #[test]
