@@ -55,6 +55,7 @@ pub use diagnostic::{ConfigWarning, Diagnostic, InvalidConfig};
 pub use document::matching;
 pub use name::is_name;
 pub use schema::schema;
+use snippet::ShownAs;
 pub use snippet::Snippet;
 
 use crate::features::Feature;
@@ -201,8 +202,10 @@ fn with_lines(
     problems: Vec<(Position, Diagnostic)>,
 ) -> Vec<Diagnostic> {
     let (public, secrets) = (reading.public.borrow(), reading.secrets.borrow());
-    let is_hidden = |token: &ScalarToken| {
-        secrets.contains(&token.path) || (token.is_text && !public.contains(&token.path))
+    let shown_as = |token: &ScalarToken| match token {
+        token if secrets.contains(&token.path) => ShownAs::Secret,
+        token if token.is_text && !public.contains(&token.path) => ShownAs::Unread,
+        _ => ShownAs::Written,
     };
     let with_line = |(at, problem): (Position, Diagnostic)| {
         let SourceFile { text, .. } = &document.files[at.file];
@@ -210,7 +213,7 @@ fn with_lines(
         let at = Position { line, column, ..at };
         // Without positions it is not known where secrets stand.
         let is_known = document.source_map.stopped().is_none();
-        let snippet = || Snippet::of(text, at, &document.source_map, is_hidden);
+        let snippet = || Snippet::of(text, at, &document.source_map, shown_as);
         let snippet = || is_known.then(snippet).flatten();
         Diagnostic {
             snippet: problem.snippet.clone().or_else(snippet),

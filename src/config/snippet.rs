@@ -12,6 +12,17 @@ const BEFORE: usize = 60;
 /// A line that is not YAML is not shown if it has one of these words: it may hold a secret.
 const MAY_BE_SECRET: &[&str] = &["secret", "token", "password", "key", "hash", "header", "@"];
 
+/// How a value is shown in a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShownAs {
+    /// As it is written.
+    Written,
+    /// Not at all: nobody has read it, so it may be a secret.
+    Unread,
+    /// As a secret.
+    Secret,
+}
+
 /// A line of a file, and which part of it is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snippet {
@@ -22,12 +33,12 @@ pub struct Snippet {
 }
 
 impl Snippet {
-    /// Shows the line of a position. Values for which `is_hidden` holds are replaced.
+    /// Shows the line of a position, with each value as `shown_as` says.
     pub fn of(
         text: &str,
         at: Position,
         map: &SourceMap,
-        is_hidden: impl Fn(&ScalarToken) -> bool,
+        shown_as: impl Fn(&ScalarToken) -> ShownAs,
     ) -> Option<Snippet> {
         let line: Vec<char> = text.lines().nth(at.line.checked_sub(1)?)?.chars().collect();
         let tokens: Vec<&ScalarToken> = map.tokens_of_line(at.file, at.line).collect();
@@ -39,7 +50,11 @@ impl Snippet {
         let mut shown = ShownLine::default();
         let mut next = 0;
         for token in tokens {
-            if token.is_key || !is_hidden(token) {
+            let shown_as = match token.is_key {
+                true => ShownAs::Written,
+                false => shown_as(token),
+            };
+            if shown_as == ShownAs::Written {
                 continue;
             }
             let hidden = columns(token, at.line, line.len());
@@ -48,7 +63,10 @@ impl Snippet {
             }
             shown.push(&line, next..hidden.start, &marked);
             let written: String = line[hidden.clone()].iter().collect();
-            let instead = without_secret(written.trim_matches(['"', '\'']));
+            let instead = match shown_as {
+                ShownAs::Unread => "…".to_owned(),
+                _ => without_secret(written.trim_matches(['"', '\''])),
+            };
             shown.replace(&instead, &hidden, &marked);
             next = hidden.end;
         }
@@ -67,7 +85,7 @@ impl Snippet {
             line,
             column,
         };
-        Snippet::of(text, at, &SourceMap::default(), |_| false)
+        Snippet::of(text, at, &SourceMap::default(), |_| ShownAs::Written)
     }
 }
 
@@ -171,8 +189,10 @@ mod tests {
             column,
         };
         let map = SourceMap::of(text, 0);
-        let snippet = Snippet::of(text, at, &map, |token| {
-            token.path.ends_with(&["s".to_owned()])
+        let snippet = Snippet::of(text, at, &map, |token| match token.path.last() {
+            Some(key) if key == "s" => ShownAs::Secret,
+            Some(key) if key == "u" => ShownAs::Unread,
+            _ => ShownAs::Written,
         });
         assert_eq!(snippet.unwrap().to_string(), shown);
     }
@@ -204,6 +224,7 @@ mod tests {
             26,
             "  |\n1 | { s: (secret), b: 1 }\n  |                ^\n",
         );
+        check("u: hunter2", 1, 1, "  |\n1 | u: …\n  | ^\n");
         check("s: ${NAME}", 1, 4, "  |\n1 | s: ${NAME}\n  |    ^^^^^^^\n");
         check(
             "s: hunter2",
@@ -229,7 +250,7 @@ mod tests {
             column: 400,
         };
         let map = SourceMap::default();
-        let snippet = Snippet::of(&text, at, &map, |_| false).unwrap();
+        let snippet = Snippet::of(&text, at, &map, |_| ShownAs::Written).unwrap();
         assert_eq!(snippet.text.chars().count(), WIDTH + 2);
         assert_eq!(snippet.marked, BEFORE + 1..BEFORE + 2);
     }

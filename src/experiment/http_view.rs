@@ -8,8 +8,38 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::ops::Deref;
 
+/// Names of fields, as a set that tells quickly that a head has none of them.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NameMarks(u64);
+
+impl NameMarks {
+    /// The mark of one name: one bit of 64, by its length and first letter.
+    pub const fn of(name: &[u8]) -> NameMarks {
+        let first = match name {
+            [first, ..] => (*first | 0x20) as usize,
+            [] => 0,
+        };
+        NameMarks(1 << ((7 * name.len() + first) % 64))
+    }
+
+    /// The names of both.
+    pub const fn and(self, other: NameMarks) -> NameMarks {
+        NameMarks(self.0 | other.0)
+    }
+
+    /// Whether a name may be in both.
+    pub const fn meets(self, other: NameMarks) -> bool {
+        self.0 & other.0 != 0
+    }
+}
+
 /// The fields of a head that lives for `'a`.
 pub trait HeaderView<'a>: Copy {
+    /// Whether there may be a field with one of these names.
+    fn may_have_any(self, _names: NameMarks) -> bool {
+        true
+    }
+
     /// Returns the values of all fields with this name, in order.
     fn all(self, name: &HeaderName) -> impl Iterator<Item = &'a [u8]>;
 

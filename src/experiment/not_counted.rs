@@ -1,7 +1,7 @@
 //! Requests that are served but not counted, because nobody looks at what they bring or because they are
 //! not to be counted. PURE.
 
-use super::http_view::{HeaderView, RequestView};
+use super::http_view::{HeaderView, NameMarks, RequestView};
 use super::identity::Visitor;
 use super::pattern::ValueTest;
 use super::robots::{ClientKind, Robots};
@@ -20,6 +20,11 @@ const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 /// What browsers sent before `Sec-Purpose`.
 const PURPOSE: HeaderName = HeaderName::from_static("purpose");
 const X_MOZ: HeaderName = HeaderName::from_static("x-moz");
+/// The fields by which browsers say what a request is for.
+const PURPOSES: NameMarks = NameMarks::of(b"sec-purpose")
+    .and(NameMarks::of(b"purpose"))
+    .and(NameMarks::of(b"x-moz"))
+    .and(NameMarks::of(b"sec-fetch-dest"));
 
 /// Why a request is not counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -208,6 +213,10 @@ pub fn by_kind<'a>(request: impl RequestView<'a>, has_id: bool) -> Option<NotCou
     }
     if request.has_method(&Method::TRACE) {
         return Some(NotCounted::Trace);
+    }
+    // Programs other than browsers say nothing of it.
+    if !fields.may_have_any(PURPOSES) {
+        return None;
     }
     let says_prefetch = |name: &HeaderName| {
         fields.all(name).any(|value| {

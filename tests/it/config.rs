@@ -361,7 +361,7 @@ fn pipe_is_a_routes_file_and_no_included_one() {
             "it is not a regular file",
         ),
         (
-            "tls: { listen: \"127.0.0.1:0\", cert: more.yaml, key: more.yaml }",
+            "tls: { listen: \"127.0.0.1:0\", certificates: { cert: more.yaml, key: more.yaml } }",
             "it is not a regular file",
         ),
     ] {

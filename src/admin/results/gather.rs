@@ -341,7 +341,10 @@ async fn of_ended(
 
 /// The latest decisions, of the experiment asked for.
 fn latest(acts: Vec<AuditEntry>, wish: ResultsRequest<'_>) -> Vec<ActResult> {
-    let acts = acts.into_iter();
+    // A reload that loaded a file is an entry of that file in the history.
+    let acts = acts
+        .into_iter()
+        .filter(|act| act.action != "reload" || act.to == "refused");
     let wanted = acts.filter(|act| wish.only.is_none_or(|only| only == act.experiment));
     wanted.take(ACTS_SHOWN).map(ActResult::from).collect()
 }

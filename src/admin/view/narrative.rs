@@ -488,8 +488,7 @@ fn is_open(experiment: &ExperimentResult) -> bool {
 /// Returns the key figures of an experiment: the label and the value of each.
 pub fn facts(results: &Results, experiment: &ExperimentResult) -> Vec<(&'static str, String)> {
     let users: u64 = experiment.groups.iter().map(|group| group.users).sum();
-    let health = health(results, experiment);
-    let doubts = match health.iter().filter(|(_, _, bad)| *bad).count() {
+    let doubts = match doubts(results, experiment).len() {
         0 => "OK".to_owned(),
         1 => "1 problem".to_owned(),
         some => format!("{some} problems"),

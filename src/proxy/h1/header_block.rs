@@ -1,7 +1,7 @@
 //! The fields of a head, where they stand in what was read. PURE.
 
 use crate::experiment::cookies;
-use crate::experiment::http_view::HeaderView;
+use crate::experiment::http_view::{HeaderView, NameMarks};
 use crate::proxy::error_response::ErrorCode;
 use crate::proxy::h1::grammar;
 use bytes::Bytes;
@@ -16,14 +16,14 @@ pub struct HeaderBlock<'a> {
     bytes: &'a [u8],
     // On the heap: a head is moved a few times, and its fields need not be.
     lines: Vec<Line>,
-    /// The [`mark`]s of all names: most names that are asked for are not there.
-    marks: u64,
+    /// All names: most names that are asked for are not there.
+    marks: NameMarks,
     /// Whether a name has a character other than letters, digits and dashes.
     odd: bool,
     /// Where cookies stand: they are asked for often, and read once.
     cookies: Vec<Cookie>,
-    /// The [`mark`]s of all their names.
-    cookie_marks: u64,
+    /// All their names.
+    cookie_marks: NameMarks,
     /// The place of the last `Date`.
     date: Option<u32>,
 }
@@ -79,12 +79,6 @@ impl Line {
     fn has_length(&self, name: &[u8]) -> bool {
         (self.name_end - self.start) as usize == name.len()
     }
-}
-
-/// One bit of 64, by the length and the first letter of a name.
-fn mark(name: &[u8]) -> u64 {
-    let first = name.first().map_or(0, |byte| usize::from(byte | 0x20));
-    1 << ((7 * name.len() + first) % 64)
 }
 
 /// The next line of `bytes` from `start`, without its end, and where the one after it begins.
@@ -172,10 +166,10 @@ impl<'a> HeaderBlock<'a> {
         let mut found = HeaderBlock {
             bytes,
             lines: LINES.take(),
-            marks: 0,
+            marks: NameMarks::default(),
             odd: false,
             cookies: Vec::new(),
-            cookie_marks: 0,
+            cookie_marks: NameMarks::default(),
             date: None,
         };
         found.lines.clear();
@@ -189,7 +183,7 @@ impl<'a> HeaderBlock<'a> {
                     return Err(ErrorCode::HeadTooLong);
                 }
                 Some(Next::Field(line)) => {
-                    found.marks |= mark(found.name(line));
+                    found.marks = found.marks.and(NameMarks::of(found.name(line)));
                     found.odd |= line.odd;
                     start = line.end as usize;
                     let name = found.name(line);
@@ -221,7 +215,8 @@ impl<'a> HeaderBlock<'a> {
                 equals: at(cookie.equals),
                 end: at(cookie.end),
             };
-            self.cookie_marks |= mark(self.cookie(cookie).0);
+            let name = NameMarks::of(self.cookie(cookie).0);
+            self.cookie_marks = self.cookie_marks.and(name);
             self.cookies.push(cookie);
         }
     }
@@ -327,7 +322,7 @@ impl<'a> HeaderBlock<'a> {
     }
 
     fn may_have(&self, name: &[u8]) -> bool {
-        self.marks & mark(name) != 0
+        self.marks.meets(NameMarks::of(name))
     }
 
     fn name(&self, line: Line) -> &'a [u8] {
@@ -340,6 +335,10 @@ impl<'a> HeaderBlock<'a> {
 }
 
 impl<'a> HeaderView<'a> for &HeaderBlock<'a> {
+    fn may_have_any(self, names: NameMarks) -> bool {
+        self.marks.meets(names)
+    }
+
     fn all(self, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
         let name = name.as_str().as_bytes();
         let lines = match self.may_have(name) {
@@ -355,7 +354,7 @@ impl<'a> HeaderView<'a> for &HeaderBlock<'a> {
 
     fn cookies(self, name: &str) -> impl Iterator<Item = &'a [u8]> {
         let name = name.as_bytes();
-        let cookies = match self.cookie_marks & mark(name) != 0 {
+        let cookies = match self.cookie_marks.meets(NameMarks::of(name)) {
             true => &*self.cookies,
             false => &[],
         };

@@ -4,7 +4,7 @@
 //! reading here and another one at the upstream. [`crate::proxy::headers::forwarding`] writes it for
 //! the upstream.
 
-use crate::experiment::http_view::{HeaderView, RequestView, without_port};
+use crate::experiment::http_view::{HeaderView, NameMarks, RequestView, without_port};
 use crate::experiment::identity;
 use crate::experiment::normal_path::normal_path;
 use crate::experiment::override_token::{OVERRIDE_COOKIE, OVERRIDE_HEADER};
@@ -148,6 +148,10 @@ impl<'a, 'r> RequestView<'a> for &'r Request<'a> {
 }
 
 impl<'a> HeaderView<'a> for &Request<'a> {
+    fn may_have_any(self, names: NameMarks) -> bool {
+        (&self.lines).may_have_any(names)
+    }
+
     fn all(self, name: &http::HeaderName) -> impl Iterator<Item = &'a [u8]> {
         self.lines.all(name)
     }
