@@ -7,6 +7,8 @@ pub enum Feature {
     Redis,
     /// Spans to a collector that speaks OTLP.
     Otlp,
+    /// Endpoints by DNS records.
+    Dns,
     /// Exports as Apache Parquet.
     Parquet,
 }
@@ -17,6 +19,7 @@ impl Feature {
         match self {
             Feature::Redis => "redis",
             Feature::Otlp => "otlp",
+            Feature::Dns => "dns",
             Feature::Parquet => "parquet",
         }
     }
@@ -26,6 +29,7 @@ impl Feature {
         match self {
             Feature::Redis => cfg!(feature = "redis"),
             Feature::Otlp => cfg!(feature = "otlp"),
+            Feature::Dns => cfg!(feature = "dns"),
             Feature::Parquet => cfg!(feature = "parquet"),
         }
     }

@@ -37,6 +37,10 @@ const KEYS: &[(&str, &str)] = &[
         "the upstream of requests that match no experiment and no route",
     ),
     (
+        "dns",
+        "{ servers: [127.0.0.1:53] }: the name servers that know the addresses of endpoints; those of the system unless given",
+    ),
+    (
         "routes",
         "a list of { match, upstream, redirect, respond, headers, … } for requests that no experiment claims: the first that matches decides",
     ),
@@ -166,6 +170,7 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
         identity: identity::read(root, keys(plan::IDENTITY_KEYS)),
         upstreams: upstreams.into(),
         default,
+        name_servers: upstreams::name_servers(root),
         routes: routes.into(),
         https: routes::https(root),
         error_pages,

@@ -19,8 +19,8 @@ pub use route::{
 pub use secret::Secret;
 pub use tls::{ServerTls, TlsCertificate};
 pub use upstream::{
-    Balance, Ejection, EndpointAddress, EndpointBounds, EndpointId, Health, Transport, Upstream,
-    UpstreamHost, UpstreamSite, UpstreamTls,
+    Balance, Ejection, EndpointAddress, EndpointBounds, EndpointId, EndpointName, Health,
+    NameAnswer, ResolvedNames, Transport, Upstream, UpstreamHost, UpstreamSite, UpstreamTls,
 };
 pub use webhooks::{NotificationKind, SigningKey, Webhook};
 
@@ -72,6 +72,8 @@ pub struct Plan {
     pub https: HttpsRules,
     /// Own pages for errors that watershed answers.
     pub error_pages: ErrorPages,
+    /// The name servers that know the addresses of endpoints; those of the system if there are none.
+    pub name_servers: Box<[SocketAddr]>,
     /// In file order.
     pub experiments: Experiments,
     /// What experiments divide besides users.

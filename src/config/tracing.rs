@@ -109,6 +109,8 @@ fn otlp(node: &Node<'_>, listen: SocketAddr, watched: &mut Watched) -> Option<Ot
     Some(Otlp {
         endpoint: EndpointAddress {
             socket: None,
+            is_srv: false,
+            ip: None,
             transport: match over_tls {
                 true => Transport::Https(tls::upstream(node, watched)?),
                 false => Transport::Http,

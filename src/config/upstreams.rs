@@ -9,6 +9,7 @@ use super::tls::{self, Watched};
 use crate::experiment::http_view::without_port;
 use crate::experiment::path_rewrite::{PathPrefix, PathRewrite};
 use crate::experiment::{Experiment, GroupIndex, UpstreamIndex};
+use crate::features::Feature;
 use http::HeaderValue;
 use http::uri::Authority;
 use rustls::pki_types::ServerName;
@@ -113,6 +114,7 @@ struct Address {
     host: Box<str>,
     port: u16,
     path: PathPrefix,
+    is_srv: bool,
     socket: Option<Box<Path>>,
 }
 
@@ -247,13 +249,15 @@ fn spoken_to(
             host: address.host,
             port: address.port,
             socket: address.socket,
+            is_srv: address.is_srv,
+            ip: None,
         })
     };
     addresses.into_iter().filter_map(endpoint).collect()
 }
 
 fn address(node: &Node<'_>, listen: SocketAddr) -> Option<Address> {
-    const ALLOWED: &str = "an address such as http://127.0.0.1:3001 (or https://, or h2c://), without a query, or unix:/run/app.sock";
+    const ALLOWED: &str = "an address such as http://127.0.0.1:3001 (or https://, or h2c://), without a query, unix:/run/app.sock, or http+srv://_http._tcp.app.internal";
     if let Some(socket) = node.text(ALLOWED)?.strip_prefix("unix:") {
         return unix_socket(node, socket);
     }
@@ -263,7 +267,12 @@ fn address(node: &Node<'_>, listen: SocketAddr) -> Option<Address> {
         let authority = uri.authority()?.as_str();
         let bare = uri.query().is_none() && !authority.contains('@') && !text.contains('#');
         // Schemes of URLs ignore case.
-        let scheme = match uri.scheme_str()?.to_ascii_lowercase().as_str() {
+        let scheme = uri.scheme_str()?.to_ascii_lowercase();
+        let (scheme, is_srv) = match scheme.strip_suffix("+srv") {
+            Some(scheme) => (scheme, true),
+            None => (&*scheme, false),
+        };
+        let scheme = match scheme {
             "http" => Scheme::Http,
             "h2c" => Scheme::H2c,
             "https" => Scheme::Https,
@@ -274,7 +283,8 @@ fn address(node: &Node<'_>, listen: SocketAddr) -> Option<Address> {
             .rsplit_once(':')
             .is_some_and(|(_, port)| !port.contains(']'));
         let port = if port_written {
-            uri.port_u16()?
+            // SRV records name the ports.
+            uri.port_u16().filter(|_| !is_srv)?
         } else if scheme == Scheme::Https {
             443
         } else {
@@ -285,9 +295,13 @@ fn address(node: &Node<'_>, listen: SocketAddr) -> Option<Address> {
             host: host.into(),
             port,
             path,
+            is_srv,
             socket: None,
         })
     })?;
+    if address.is_srv {
+        node.needs(Feature::Dns, "the addresses of the endpoints");
+    }
     if is_itself(&address.host, address.port, listen) {
         node.problem(
             "this is an address of watershed itself",
@@ -295,6 +309,27 @@ fn address(node: &Node<'_>, listen: SocketAddr) -> Option<Address> {
         );
     }
     Some(address)
+}
+
+/// Reads `dns`.
+pub fn name_servers(root: &Node<'_>) -> Box<[SocketAddr]> {
+    const SERVER: &str = "the address of a name server, such as 10.0.0.2 or 10.0.0.2:53";
+    let Some(node) = root.get("dns") else {
+        return Box::default();
+    };
+    node.needs(Feature::Dns, "leave it out");
+    node.keys(&[("servers", "the address of a name server, or a list of them")]);
+    let Some(servers) = node.get("servers") else {
+        node.missing("servers", SERVER);
+        return Box::default();
+    };
+    let server = |node: &Node<'_>| {
+        node.read(SERVER, |text| {
+            let ip = text.parse().ok().map(|ip: IpAddr| SocketAddr::new(ip, 53));
+            text.parse().ok().or(ip)
+        })
+    };
+    servers.items().iter().filter_map(server).collect()
 }
 
 /// Reads the path of a Unix domain socket, which is relative to the file.
@@ -315,6 +350,7 @@ fn unix_socket(node: &Node<'_>, text: &str) -> Option<Address> {
         host: "localhost".into(),
         port: 80,
         path: PathPrefix::default(),
+        is_srv: false,
         socket: Some(socket.into()),
     })
 }

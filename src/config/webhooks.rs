@@ -83,6 +83,8 @@ fn webhook(node: &Node<'_>, watched: &mut Watched) -> Option<Webhook> {
     Some(Webhook {
         endpoint: EndpointAddress {
             socket: None,
+            is_srv: false,
+            ip: None,
             host: host.trim_start_matches('[').trim_end_matches(']').into(),
             port: uri.port_u16().unwrap_or(if is_secure { 443 } else { 80 }),
             transport,

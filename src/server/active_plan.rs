@@ -5,14 +5,20 @@ use super::file_decisions;
 use super::secrets::Secrets;
 use crate::admin::clock::now_ms;
 use crate::config::InvalidConfig;
-use crate::config::plan::Plan;
+#[cfg(feature = "dns")]
+use crate::config::plan::{EndpointAddress, EndpointName};
+use crate::config::plan::{Plan, ResolvedNames};
 use crate::experiment::Lifecycle;
 use crate::regular_file;
 use crate::store::decisions::{StandingDecisions, StoredDefinitions};
 use crate::store::{Store, StoreError, chain};
 use crate::telemetry::Problems;
+#[cfg(feature = "dns")]
+use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
+#[cfg(feature = "dns")]
+use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -41,6 +47,7 @@ struct PlanInputs {
     scheduled: Vec<Lifecycle>,
     /// Whether the store has the definitions of this plan.
     is_registered: bool,
+    names: ResolvedNames,
 }
 
 impl ActivePlan {
@@ -65,6 +72,7 @@ impl ActivePlan {
             secrets: secrets.known().to_vec(),
             scheduled: Vec::new(),
             is_registered: false,
+            names: ResolvedNames::default(),
         };
         inputs.note_schedules(now_ms());
         let (plans, changes) = watch::channel(Arc::new(inputs.signing(decided.plan)));
@@ -88,6 +96,22 @@ impl ActivePlan {
     /// Replaces the plan of the file.
     pub fn load(&self, plan: Plan) {
         self.change(|inputs| (inputs.plan, inputs.is_registered) = (plan, false));
+    }
+
+    /// Returns the names of the file's endpoints, and the name servers that know their addresses.
+    #[cfg(feature = "dns")]
+    pub fn names(&self) -> (BTreeSet<EndpointName>, Box<[SocketAddr]>) {
+        let inputs = self.inputs();
+        let upstreams = inputs.plan.upstreams.iter();
+        let endpoints = upstreams.flat_map(|upstream| &upstream.endpoints);
+        let names = endpoints.filter_map(EndpointAddress::name);
+        (names.collect(), inputs.plan.name_servers.clone())
+    }
+
+    /// Replaces the addresses of names.
+    #[cfg(feature = "dns")]
+    pub fn resolve(&self, names: ResolvedNames) {
+        self.change(|inputs| inputs.names = names);
     }
 
     /// Replaces the decisions. Returns whether they have changed.
@@ -313,10 +337,17 @@ impl PlanInputs {
         self.scheduled = schedules.map(|it| it.at(now_ms)).collect();
     }
 
+    /// The plan with the addresses of its endpoints, as it signs.
     fn signing(&self, mut plan: Plan) -> Plan {
+        for upstream in &mut plan.upstreams {
+            upstream.resolve(&self.names);
+        }
         let secrets: Vec<_> = self.secrets.iter().map(String::as_bytes).collect();
         if let [first, others @ ..] = &secrets[..] {
             plan.sign_by(first, others);
+        }
+        for upstream in &mut plan.upstreams {
+            upstream.resolve(&self.names);
         }
         plan
     }

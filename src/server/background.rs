@@ -1,6 +1,8 @@
 //! The tasks that run beside the workers, and the order in which they end.
 
 use super::active_plan::ActivePlan;
+#[cfg(feature = "dns")]
+use super::dns;
 use super::handoff::Handover;
 use super::history::{self, FileRecorder};
 use super::opened::Opened;
@@ -103,6 +105,8 @@ impl Background {
         let others = vec![
             history,
             start.first_connections(&plan),
+            #[cfg(feature = "dns")]
+            start.names(&opened.active),
             start.decisions(&opened, &decided),
             start.announcement(replica),
             start.retention(),
@@ -221,6 +225,15 @@ impl Start<'_> {
             .spawn_until(is_closing, "decisions", Policy::Restart, move || {
                 let (store, decided) = (Arc::clone(&store), Arc::clone(&decided));
                 Arc::clone(&active).follow(store, file.clone(), secrets.clone(), decided)
+            })
+    }
+
+    #[cfg(feature = "dns")]
+    fn names(&self, active: &Arc<ActivePlan>) -> Task {
+        let (active, plans) = (Arc::clone(active), self.plans.clone());
+        self.supervisor
+            .spawn_until(is_closing, "dns", Policy::Restart, move || {
+                dns::follow(Arc::clone(&active), plans.clone())
             })
     }
 
@@ -374,6 +387,10 @@ fn retained(plan: &Plan) -> (Option<Duration>, Declaration) {
 async fn log_unreachable_upstreams(plan: Arc<Plan>) {
     for upstream in &plan.upstreams {
         for endpoint in &upstream.endpoints {
+            if endpoint.is_srv {
+                // DNS has not been asked yet.
+                continue;
+            }
             let connecting = RawConnection::to(endpoint);
             let connected = tokio::time::timeout(plan.timeouts.connect, connecting).await;
             let error = match connected {

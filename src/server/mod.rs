@@ -3,6 +3,8 @@
 mod active_plan;
 mod background;
 mod decided_plan;
+#[cfg(feature = "dns")]
+mod dns;
 mod error_with_hint;
 pub mod fd_limit;
 mod file_decisions;

@@ -33,6 +33,9 @@ impl RawConnection {
         match &endpoint.socket {
             Some(socket) => RawConnection::unix(socket).await,
             None => {
+                if let Some(ip) = endpoint.ip {
+                    return RawConnection::tcp(&[SocketAddr::new(ip, endpoint.port)]).await;
+                }
                 let target = (&*endpoint.host, endpoint.port);
                 let found: Vec<SocketAddr> = tokio::net::lookup_host(target).await?.collect();
                 RawConnection::tcp(&found).await

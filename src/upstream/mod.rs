@@ -8,6 +8,8 @@ pub mod balancer;
 mod connect;
 mod connection;
 mod dial;
+#[cfg(feature = "dns")]
+mod dns;
 mod endpoint;
 mod health;
 pub mod health_check;
@@ -21,6 +23,8 @@ mod stream;
 pub use acquire_error::AcquireError;
 pub use connection::PooledConnection;
 pub use dial::RawConnection;
+#[cfg(feature = "dns")]
+pub use dns::{DnsResolver, NameAnswers};
 pub use endpoint::Endpoint;
 pub use health_state::{
     EndpointCondition, EndpointHealth, EndpointHistory, HealthRegistry, Report,

@@ -3,7 +3,7 @@
 use crate::config::plan::EndpointAddress;
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,8 @@ const AGE_MAX: Duration = Duration::from_secs(10);
 pub struct Resolved {
     host: Box<str>,
     port: u16,
-    /// The address, if the file has an IP address.
+    is_srv: bool,
+    /// The address, if the file or DNS has named one.
     fixed: Option<SocketAddr>,
     addresses: RefCell<Vec<SocketAddr>>,
     /// When they were resolved, or when resolving started again.
@@ -26,10 +27,11 @@ pub struct Resolved {
 impl Resolved {
     /// Makes a resolver that has not resolved yet.
     pub fn new(endpoint: &EndpointAddress) -> Resolved {
-        let address = endpoint.host.parse::<IpAddr>().ok();
+        let address = endpoint.ip.or_else(|| endpoint.host.parse().ok());
         Resolved {
             host: endpoint.host.clone(),
             port: endpoint.port,
+            is_srv: endpoint.is_srv,
             fixed: address.map(|ip| SocketAddr::new(ip, endpoint.port)),
             addresses: RefCell::default(),
             at: Cell::default(),
@@ -85,6 +87,9 @@ impl Resolved {
     }
 
     async fn ask(&self) -> io::Result<()> {
+        if self.is_srv {
+            return Err(io::Error::other("DNS has no SRV records of it yet"));
+        }
         let found = tokio::net::lookup_host((&*self.host, self.port)).await?;
         let found: Vec<_> = found.collect();
         if found.is_empty() {

@@ -508,7 +508,7 @@ fn unsound_routes_are_reported() {
     route(
         "upstream: a, headers: { response: { add: { X-A: \"b\\nc\" } } }",
         ".headers.response.add.X-A",
-        "found",
+        "control characters",
     );
 }
 

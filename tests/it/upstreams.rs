@@ -70,7 +70,9 @@ default: plain
     assert_eq!(ejected[0]["state"], "healthy");
 
     let page = Client::admin(proxy.admin).get("/admin/upstreams", "Accept: text/html\r\n");
-    let row = format!("<td>http://{gone}</td><td><strong class=\"bad\">ejected</strong></td>");
+    let row = format!(
+        ">http://{gone}</td><td data-label=\"state\"><strong class=\"bad\">ejected</strong></td>"
+    );
     assert!(page.text().contains(&row), "{}", page.text());
 
     let _recovered = (Origin::on("a", sick), Origin::on("a", gone));

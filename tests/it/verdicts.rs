@@ -296,7 +296,7 @@ fn configured_guardrails_show_harm() {
     );
     let page = proxy.ask("/admin/results?format=html").text();
     assert!(
-        page.contains("slow over 1500 ms</th><td>control</td><td>2.50 % (1 of 40)</td>"),
+        page.contains("slow over 1500 ms</th><td data-label=\"group\">control</td><td data-label=\"users with it\">2.50 % (1 of 40)</td>"),
         "{page}"
     );
 }

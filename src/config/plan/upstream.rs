@@ -6,8 +6,10 @@ use crate::experiment::message_edits::MessageEdits;
 use http::HeaderValue;
 use http::uri::{Authority, PathAndQuery};
 use rustls::pki_types::ServerName;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::mem::{self, Discriminant};
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -163,6 +165,10 @@ pub struct EndpointAddress {
     pub host: Box<str>,
     /// The port; by default, 443 for `https` and 80 otherwise.
     pub port: u16,
+    /// Whether the host is that of SRV records, which name the hosts and ports of endpoints.
+    pub is_srv: bool,
+    /// Its address, where DNS has been asked for that.
+    pub ip: Option<IpAddr>,
     /// The Unix domain socket in place of host and port, which are `localhost` and 80 then.
     pub socket: Option<Box<Path>>,
 }
@@ -187,12 +193,51 @@ impl EndpointAddress {
             return self.host.to_string();
         }
         let default = if self.is_secure() { 443 } else { 80 };
-        let mut text = self.to_string();
-        if self.port == default {
-            let host_bytes = without_port(&text).len();
-            text.truncate(host_bytes);
+        let host = match self.host.contains(':') {
+            true => format!("[{}]", self.host),
+            false => self.host.to_string(),
+        };
+        match self.port == default {
+            true => host,
+            false => format!("{host}:{}", self.port),
         }
-        text
+    }
+
+    /// Returns the name that DNS has the addresses of; `None` for an address or a socket, and for the names
+    /// of this machine, which the system knows.
+    pub fn name(&self) -> Option<EndpointName> {
+        let host = self.host.trim_end_matches('.');
+        let is_own = host == "localhost" || host.ends_with(".localhost");
+        let is_known = self.ip.is_some() || host.parse::<IpAddr>().is_ok();
+        let is_name = self.socket.is_none() && !is_own && !is_known;
+        is_name.then(|| EndpointName {
+            host: self.host.clone(),
+            is_srv: self.is_srv,
+        })
+    }
+
+    /// Returns the endpoints behind its name: itself where they are not known.
+    fn resolved(&self, names: &ResolvedNames) -> Vec<EndpointAddress> {
+        let answers = self.name().and_then(|name| names.get(&name));
+        let answers = answers.into_iter().flatten();
+        let endpoints = answers.map(|answer| {
+            let (host, port) = match &answer.target {
+                Some((host, port)) => (host.clone(), *port),
+                None => (self.host.clone(), self.port),
+            };
+            EndpointAddress {
+                host,
+                port,
+                ip: Some(answer.ip),
+                is_srv: false,
+                ..self.clone()
+            }
+        });
+        let endpoints: Vec<_> = endpoints.collect();
+        match endpoints.is_empty() {
+            true => vec![self.clone()],
+            false => endpoints,
+        }
     }
 
     /// Returns its identity.
@@ -202,6 +247,51 @@ impl EndpointAddress {
             host: self.host.clone(),
             port: self.port,
             socket: self.socket.clone(),
+            ip: self.ip,
+        }
+    }
+}
+
+/// A name in DNS that stands for endpoints.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct EndpointName {
+    /// The name.
+    pub host: Box<str>,
+    /// Whether SRV records name hosts and ports.
+    pub is_srv: bool,
+}
+
+/// One address of a name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NameAnswer {
+    /// The address.
+    pub ip: IpAddr,
+    /// The host and port of an SRV record.
+    pub target: Option<(Box<str>, u16)>,
+}
+
+/// The addresses of names, as far as they are known.
+pub type ResolvedNames = BTreeMap<EndpointName, Box<[NameAnswer]>>;
+
+impl Upstream {
+    /// Puts the addresses that names have in the place of the names.
+    pub fn resolve(&mut self, names: &ResolvedNames) {
+        let endpoints = self.endpoints.iter().flat_map(|it| it.resolved(names));
+        self.endpoints = endpoints.collect();
+    }
+}
+
+impl fmt::Display for EndpointName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.host)
+    }
+}
+
+impl fmt::Display for NameAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.target {
+            Some((_, port)) => write!(f, "{}", SocketAddr::new(self.ip, *port)),
+            None => write!(f, "{}", self.ip),
         }
     }
 }
@@ -213,12 +303,15 @@ pub struct EndpointId {
     host: Box<str>,
     port: u16,
     socket: Option<Box<Path>>,
+    ip: Option<IpAddr>,
 }
 
 impl fmt::Display for EndpointAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(socket) = &self.socket {
             write!(f, "unix:{}", socket.display())
+        } else if let Some(ip) = self.ip {
+            write!(f, "{}", SocketAddr::new(ip, self.port))
         } else if self.host.contains(':') {
             write!(f, "[{}]:{}", self.host, self.port)
         } else {

@@ -505,7 +505,7 @@ fn ask_quickly(proxy: &Proxy) {
         assert_eq!(client.get("/", "").status, 200);
     }
     assert!(
-        begun.elapsed() < Duration::from_secs(3),
+        begun.elapsed() < Duration::from_secs(10),
         "{:?}",
         begun.elapsed()
     );

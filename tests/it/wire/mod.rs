@@ -5,6 +5,7 @@ mod caches;
 mod connection_limits;
 mod cookies;
 mod differential;
+mod dns;
 mod endpoints;
 mod failover;
 mod forwarding;
