@@ -162,9 +162,7 @@ async fn gate(arguments: &Arguments, server: &ServerAddress, goal: &str) -> anyh
             Err(exit(INVALID, unknown, json!({})).into())
         }
         StatusCode::SERVICE_UNAVAILABLE => {
-            let why = reply
-                .success()
-                .map_or_else(|error| error.to_string(), |text| text);
+            let why = reply.success().unwrap_or_else(|error| error.to_string());
             Err(StoreAway(why).into())
         }
         _ => Err(reply.success().map_or_else(

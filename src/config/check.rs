@@ -157,6 +157,7 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
     let routes = routes::read(root, known, &mut watched);
     let error_pages = error_pages::read(root, &mut watched);
     let access_log = logging::access_log(root);
+    let show_group = root.get("show_group").and_then(|node| node.boolean());
     let counting = counting::read(root, &names, &mut watched);
     let secret = random_secret(root);
     let keys = |purpose| KeyRing::new(purpose, &secret, []);
@@ -193,10 +194,7 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
         cookies_read: Box::default(),
         definitions: BTreeMap::new(),
         webhooks: webhooks.into(),
-        show_group: root
-            .get("show_group")
-            .and_then(|node| node.boolean())
-            .unwrap_or(false),
+        show_group: show_group.unwrap_or(false),
         digest,
         redacted_file: serde_json::Value::Null,
         secrets: 0,

@@ -24,6 +24,7 @@ mod experiments;
 mod file;
 mod flag_value;
 mod health;
+mod hidden_values;
 mod identity;
 mod key_recorder;
 mod lifecycle;

@@ -7,7 +7,6 @@ use super::environment::Environment;
 use super::file::Value;
 use super::key_recorder::{RecordedForm, ValueForm};
 use super::plan::{IdLists, Secret};
-use super::secret_text::names_secret;
 use super::source_map::{Position, SourceMap};
 use crate::features::{Feature, MissingFeature};
 use crate::regular_file;
@@ -285,7 +284,7 @@ impl<'a> Node<'a> {
     }
 
     /// Does this for the value, or for all values in it.
-    fn each_below(&self, act: &dyn Fn(&Node<'_>)) {
+    pub fn each_below(&self, act: &dyn Fn(&Node<'_>)) {
         match self.value {
             Value::Map(map) => {
                 let each = map.iter();
@@ -549,18 +548,6 @@ impl<'a> Node<'a> {
                 );
                 None
             }
-        }
-    }
-
-    /// Hides the texts of this value wherever the file is shown: they may be secrets.
-    pub fn hide(&self) {
-        self.each_below(&|node| node.reading.secrets.borrow_mut().push(node.path.clone()));
-    }
-
-    /// Does so if the name of the header, cookie or query parameter whose value this is says that it is a secret.
-    pub fn hide_if_named(&self, name: &str) {
-        if names_secret(name) {
-            self.hide();
         }
     }
 

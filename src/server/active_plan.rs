@@ -1,7 +1,6 @@
 //! The plan that is served: the plan of the file, changed by decisions, with the secrets that sign.
 
 use super::decided_plan::{DecidedPlan, KnownDecisions};
-use super::file_decisions;
 use super::secrets::Secrets;
 use crate::admin::clock::now_ms;
 use crate::config::InvalidConfig;
@@ -145,7 +144,7 @@ impl ActivePlan {
         let is_defined = changed.is_empty();
         if is_defined {
             let inputs = self.inputs();
-            decisions.extend(file_decisions::passed_times(&inputs.plan, known, now_ms));
+            decisions.extend(known.passed_times(&inputs.plan, now_ms));
         }
         for decision in &decisions {
             decision.record(store).await?;

@@ -82,11 +82,8 @@ impl Background {
         };
         let board = Arc::<notify::Board>::default();
         let decided = Arc::new(Notify::new());
-        let evaluator = Evaluator::new(
-            Arc::clone(&opened.telemetry),
-            Arc::clone(&decided),
-            Arc::clone(&board),
-        );
+        let telemetry = Arc::clone(&opened.telemetry);
+        let evaluator = Evaluator::new(telemetry, Arc::clone(&decided), Arc::clone(&board));
         let evaluator = Arc::new(evaluator);
         let replica = uuid::Uuid::now_v7().to_string();
         let (reloads, reload_requests) = mpsc::channel(8);
@@ -123,9 +120,8 @@ impl Background {
                 exposed,
             })
         });
-        let (readers, options) = (opened.readers, opened.options);
-        let ingestor =
-            journals::ingestion(&plan, readers, &opened.store, &opened.telemetry, options);
+        let from = (opened.readers, opened.options);
+        let ingestor = journals::ingestion(&plan, from, &opened.store, &opened.telemetry);
         Background {
             _others: others,
             admin: start.admin(admin_state, listeners, fd_limit::room(plan.workers).admin),

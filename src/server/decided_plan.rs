@@ -1,6 +1,6 @@
 //! What decisions make of the plan of a file: pure functions of the plan and of what the store knows.
 
-use super::file_decisions::FileDecision;
+use super::file_decisions::{self, FileDecision};
 use crate::config::plan::Plan;
 use crate::config::{self, Diagnostic, InvalidConfig, definition};
 use crate::experiment::admission::Admission;
@@ -134,6 +134,11 @@ impl KnownDecisions {
         let ramp = experiment.and_then(|it| plan.experiment(it).ramp.as_ref());
         let before = self.definitions.get(name);
         ramp.is_none() || before.is_some_and(|before| before.left_ms.is_some())
+    }
+
+    /// Planned times that have passed and are not stored yet.
+    pub fn passed_times(&self, plan: &Plan, now_ms: u64) -> Vec<FileDecision> {
+        file_decisions::passed_times(plan, (&self.decisions, &self.definitions), now_ms)
     }
 
     /// Applies schedules and decisions to the plan of a file.

@@ -1,11 +1,11 @@
 //! Decisions that follow from the routes file: a promotion or a ramp that it ends, and planned times that pass.
 //! The store keeps each once, whatever the number of replicas.
 
-use super::decided_plan::KnownDecisions;
 use crate::config::plan::Plan;
 use crate::experiment::{Experiment, Lifecycle};
 use crate::store::decisions::{
-    AuditEntry, DecidedBy, DecidedState, RampPosition, StandingDecision,
+    AuditEntry, DecidedBy, DecidedState, RampPosition, StandingDecision, StandingDecisions,
+    StoredDefinitions,
 };
 use crate::store::{Store, StoreError};
 
@@ -32,7 +32,7 @@ impl FileDecision {
         };
         let from = format!("promoted {}", before.group.as_deref().unwrap_or_default());
         let reason = "the file has another experiment of this name";
-        FileDecision::new((name, "resume"), before.at_ms, next, now_ms).from_to(
+        FileDecision::new((name, "resume"), before.at_ms, next, now_ms).with_states(
             from,
             "running",
             Some(reason),
@@ -51,7 +51,7 @@ impl FileDecision {
             ..before.clone()
         };
         let reason = "the ramp is no longer in the file; a new one begins with its first step";
-        FileDecision::new((name, "ramp"), before.at_ms, next, now_ms).from_to(
+        FileDecision::new((name, "ramp"), before.at_ms, next, now_ms).with_states(
             position.percent(),
             "no ramp",
             Some(reason),
@@ -85,7 +85,7 @@ impl FileDecision {
         }
     }
 
-    fn from_to(mut self, from: String, to: &str, reason: Option<&str>) -> FileDecision {
+    fn with_states(mut self, from: String, to: &str, reason: Option<&str>) -> FileDecision {
         self.entry.from = from;
         self.entry.to = to.to_owned();
         self.entry.reason = reason.map(str::to_owned);
@@ -112,7 +112,11 @@ impl FileDecision {
 }
 
 /// Planned starts and ends that have passed since the file said so, and that the store does not know of.
-pub fn passed_times(plan: &Plan, known: &KnownDecisions, now_ms: u64) -> Vec<FileDecision> {
+pub fn passed_times(
+    plan: &Plan,
+    known: (&StandingDecisions, &StoredDefinitions),
+    now_ms: u64,
+) -> Vec<FileDecision> {
     let experiments = plan.experiments.iter();
     let passed = experiments.filter_map(|experiment| passed_time(experiment, known, now_ms));
     passed.collect()
@@ -120,12 +124,12 @@ pub fn passed_times(plan: &Plan, known: &KnownDecisions, now_ms: u64) -> Vec<Fil
 
 fn passed_time(
     experiment: &Experiment,
-    known: &KnownDecisions,
+    (decisions, definitions): (&StandingDecisions, &StoredDefinitions),
     now_ms: u64,
 ) -> Option<FileDecision> {
     let name = &*experiment.name;
-    let defined_ms = known.definitions.get(name)?.at_ms;
-    let standing = known.decisions.get(name);
+    let defined_ms = definitions.get(name)?.at_ms;
+    let standing = decisions.get(name);
     let own = standing.filter(|it| it.salt == *experiment.salt);
     if experiment.ended_by_file || own.is_some_and(|it| it.state != DecidedState::Running) {
         return None;
@@ -147,5 +151,5 @@ fn passed_time(
         ..StandingDecision::running(&experiment.salt, standing, at_ms, BY)
     };
     let decision = FileDecision::new((name, action), before_ms, next, at_ms);
-    Some(decision.from_to(from.name().to_owned(), does.name(), None))
+    Some(decision.with_states(from.name().to_owned(), does.name(), None))
 }

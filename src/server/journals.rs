@@ -35,10 +35,9 @@ pub fn open(plan: &Plan, options: &Options, telemetry: &Telemetry) -> anyhow::Re
 /// Makes the ingestion from the journals to the store, which also adopts journals of ended processes.
 pub fn ingestion(
     plan: &Plan,
-    readers: Vec<Reader>,
+    (readers, options): (Vec<Reader>, journal::Options),
     store: &Arc<dyn Store>,
     telemetry: &Arc<Telemetry>,
-    options: journal::Options,
 ) -> Ingestor {
     let path = plan.journal.path.clone();
     let watched = Arc::clone(telemetry);

@@ -17,6 +17,7 @@ use crate::admin::view::lifecycle;
 use crate::admin::view::list::ExperimentList;
 use crate::admin::view::metric_values;
 use crate::admin::view::narrative;
+use crate::admin::view::planning_text;
 use crate::admin::view::scorecard::{BAR_HEIGHT, BAR_WIDTH, Scorecard};
 use crate::admin::view::segments::{self, SegmentRow};
 use crate::admin::view::tips;
@@ -188,7 +189,7 @@ impl Page<'_> {
     }
 
     fn planning(&self, experiment: &ExperimentResult) -> Option<String> {
-        narrative::planning(experiment)
+        planning_text::planning(experiment)
     }
 
     fn health(&self, experiment: &ExperimentResult) -> Vec<(&'static str, String, bool)> {

@@ -14,6 +14,7 @@ pub(crate) mod lifecycle;
 pub(crate) mod list;
 pub(crate) mod metric_values;
 pub(crate) mod narrative;
+mod planning_text;
 pub(crate) mod scorecard;
 pub(crate) mod segments;
 pub(crate) mod table;

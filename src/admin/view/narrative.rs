@@ -2,18 +2,13 @@
 
 use crate::admin::format::{
     change, duration, minute, p_value, part, rounded_duration, seconds_between, share, thousands,
-    two_digits,
 };
-use crate::admin::results::planning_result::PlanningResult;
 use crate::admin::results::recent_traffic::mostly_failed;
 use crate::admin::results::schema::{
     ExperimentResult, FixedResult, GroupResult, GuardrailGroup, GuardrailResult, MetricGroup,
     MetricResult, Recently, Results, SampleRatio,
 };
 use crate::admin::view::metric_values::amount;
-
-/// A split that takes so many times the users of an even one is worth a sentence.
-const MUCH_LONGER: f64 = 1.2;
 
 /// Returns the state of an experiment in a word or two: its verdict or, while there is none, what it does.
 pub fn state(experiment: &ExperimentResult) -> String {
@@ -473,15 +468,8 @@ pub fn harm(experiment: &ExperimentResult, group: &GuardrailGroup) -> String {
     said
 }
 
-/// Returns the sample size and the time left, while the experiment has no verdict.
-pub fn planning(experiment: &ExperimentResult) -> Option<String> {
-    let planning = experiment.planning.as_ref();
-    let planning = planning.filter(|_| is_open(experiment));
-    planning.map(|planning| planned(experiment, planning))
-}
-
 /// Whether the experiment runs without a verdict.
-fn is_open(experiment: &ExperimentResult) -> bool {
+pub fn is_open(experiment: &ExperimentResult) -> bool {
     experiment.status == "running" && experiment.verdict.state == "collecting"
 }
 
@@ -544,60 +532,6 @@ fn decided(experiment: &ExperimentResult) -> Option<String> {
     Some(format!("{status}{group} by {}{at}", decided.by))
 }
 
-fn planned(experiment: &ExperimentResult, planning: &PlanningResult) -> String {
-    let found = format!(
-        "To detect a lift of {} in {} with {} power",
-        share(planning.detect),
-        planning.metric,
-        share(planning.power)
-    );
-    let Some(needed) = planning.users_needed else {
-        return format!("{found}: the sample size is not known yet.");
-    };
-    let groups: Vec<String> = planning
-        .groups
-        .iter()
-        .filter_map(|group| {
-            let name = experiment.shown(&group.name);
-            Some(format!("{} {name}", about(group.users_needed?)))
-        })
-        .collect();
-    let left = match planning.seconds_left {
-        Some(seconds) if seconds > 0.0 => {
-            format!("; about {} left at the current traffic", duration(seconds))
-        }
-        Some(_) => String::new(),
-        None => String::new(),
-    };
-    format!(
-        "{found}: about {} users ({}); {} so far{left}.{}",
-        about(needed),
-        groups.join(", "),
-        thousands(planning.users),
-        even_split(planning)
-    )
-}
-
-/// Says how much sooner an even split would have the answer; empty where that makes little difference.
-fn even_split(planning: &PlanningResult) -> String {
-    let even = planning.even_split.as_ref();
-    let Some(even) = even.filter(|even| even.factor >= MUCH_LONGER) else {
-        return String::new();
-    };
-    match (planning.seconds_in_all, even.seconds_in_all) {
-        (Some(now), Some(even)) if now > even => format!(
-            " This split takes about {} in all where an even one takes {}.",
-            duration(now),
-            duration(even)
-        ),
-        (Some(_), Some(_)) => String::new(),
-        _ => format!(
-            " This split takes {:.1} times as many users as an even one.",
-            even.factor
-        ),
-    }
-}
-
 /// Formats a fixed-horizon lift with its interval and p-value.
 pub fn fixed(fixed: Option<&FixedResult>) -> String {
     let Some(fixed) = fixed else {
@@ -613,9 +547,4 @@ pub fn fixed(fixed: Option<&FixedResult>) -> String {
         .p_value
         .map_or(String::new(), |p| format!(", p = {}", p_value(p)));
     format!("{lift}{interval}{p}")
-}
-
-/// Formats a forecast with two significant digits.
-fn about(users: u64) -> String {
-    thousands(two_digits(users))
 }

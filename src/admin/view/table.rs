@@ -8,6 +8,7 @@ use crate::admin::view::bars::{Paint, bars};
 use crate::admin::view::lifecycle;
 use crate::admin::view::metric_values::{lift, rate};
 use crate::admin::view::narrative;
+use crate::admin::view::planning_text;
 use crate::admin::view::segments;
 use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 
@@ -98,7 +99,7 @@ fn numbers(text: &mut String, experiment: &ExperimentResult, fixed: bool, paint:
             groups.join("; ")
         ));
     }
-    if let Some(planning) = narrative::planning(experiment) {
+    if let Some(planning) = planning_text::planning(experiment) {
         text.push_str(&format!("{planning}\n"));
     }
     if experiment.crossed_over > 0 {
