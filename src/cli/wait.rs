@@ -95,7 +95,12 @@ async fn wait(arguments: &Arguments, server: &ServerAddress) -> anyhow::Result<S
             }
             // A server that has answered may restart, and its store may come back.
             Ok(Err(error)) if last.is_none() && !error.is::<StoreAway>() => return Err(error),
-            Ok(Err(error)) => eprintln!("trying again: {error:#}"),
+            Ok(Err(error)) => {
+                eprintln!("trying again: {error:#}");
+                if error.is::<StoreAway>() {
+                    last = Some(error.to_string());
+                }
+            }
             Err(_) => eprintln!("trying again: no response from {}", server.url),
         }
         let left = arguments.timeout.saturating_sub(begun.elapsed());

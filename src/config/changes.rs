@@ -107,7 +107,8 @@ impl Moves {
                 lines.push(format!("{share:>6} %  {from} -> {to}"));
             }
         }
-        let stay = [("stay".to_owned(), stay)];
+        let stay = Some(("stay".to_owned(), stay))
+            .filter(|_| stay > 0 || lines.is_empty() && outside.is_empty());
         let outside = outside.into_iter();
         let outside = outside.map(|(place, count)| (format!("stay {place}"), count));
         for (what, count) in outside.chain(stay) {

@@ -118,9 +118,12 @@ fn exclusions(node: &Node<'_>, watched: &mut Vec<PathBuf>) -> Vec<Exclusion> {
         .map(Exclusion::Network)
         .collect();
     let headers = named("header");
+    let cookies = named("cookie");
+    // They say who is left out, as a password does.
+    let hidden = headers.iter().chain(&cookies);
+    hidden.for_each(|(_, node)| node.hide());
     let headers = headers.iter().filter_map(conditions::header);
     all.extend(headers.map(|(name, test)| Exclusion::Header(name, test)));
-    let cookies = named("cookie");
     let cookies = cookies.iter().filter_map(conditions::cookie);
     all.extend(cookies.map(|(name, test)| Exclusion::Cookie(name, test)));
     if let Some(ids) = node.get("ids").and_then(|node| ids(&node, watched)) {

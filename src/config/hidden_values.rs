@@ -1,9 +1,27 @@
 //! Values of the file that may be secrets, although no key says so.
 
+use super::file::Value;
 use super::reader::Node;
 use super::secret_text::names_secret;
 
 impl Node<'_> {
+    /// Does this for the value, or for all values in it.
+    pub fn each_below(&self, act: &dyn Fn(&Node<'_>)) {
+        match self.value {
+            Value::Map(map) => {
+                let each = map.iter();
+                each.for_each(|(key, value)| self.below(key, value).each_below(act));
+            }
+            Value::List(items) => {
+                let each = items.iter().enumerate();
+                each.for_each(|(place, value)| {
+                    self.below(&place.to_string(), value).each_below(act)
+                });
+            }
+            _ => act(self),
+        }
+    }
+
     /// Hides the texts of this value wherever the file is shown.
     pub fn hide(&self) {
         self.each_below(&|node| node.reading.secrets.borrow_mut().push(node.path.clone()));

@@ -7,6 +7,7 @@ use super::environment::Environment;
 use super::file::Value;
 use super::key_recorder::{RecordedForm, ValueForm};
 use super::plan::{IdLists, Secret};
+use super::secret_text::without_credentials;
 use super::source_map::{Position, SourceMap};
 use crate::features::{Feature, MissingFeature};
 use crate::regular_file;
@@ -169,7 +170,7 @@ impl<'a> Node<'a> {
             place: Some((line, place.column)),
             key: self.path.join("."),
             near,
-            ..Diagnostic::of_file(&file.path, found, allowed)
+            ..Diagnostic::of_file(&file.path, without_credentials(&found), allowed)
         }
     }
 
@@ -184,7 +185,8 @@ impl<'a> Node<'a> {
         Some(self.below(key, value))
     }
 
-    fn below(&self, key: &str, value: &'a Value) -> Node<'a> {
+    /// Returns the value of a key or an item.
+    pub fn below(&self, key: &str, value: &'a Value) -> Node<'a> {
         let path = self.path.iter().cloned().chain([key.to_owned()]).collect();
         Node {
             reading: self.reading,
@@ -281,23 +283,6 @@ impl<'a> Node<'a> {
             node.reading.public.borrow_mut().insert(node.path.clone());
         });
         self.characters(allowed)
-    }
-
-    /// Does this for the value, or for all values in it.
-    pub fn each_below(&self, act: &dyn Fn(&Node<'_>)) {
-        match self.value {
-            Value::Map(map) => {
-                let each = map.iter();
-                each.for_each(|(key, value)| self.below(key, value).each_below(act));
-            }
-            Value::List(items) => {
-                let each = items.iter().enumerate();
-                each.for_each(|(place, value)| {
-                    self.below(&place.to_string(), value).each_below(act)
-                });
-            }
-            _ => act(self),
-        }
     }
 
     fn characters(&self, allowed: &str) -> Option<&'a str> {

@@ -1,7 +1,7 @@
 //! The file as it is written, with its secrets hidden.
 
 use super::file::Value;
-use super::secret_text::without_secret;
+use super::secret_text::{without_credentials, without_secret};
 use serde_json::{Map, Number, Value as Json};
 
 /// Hides the values at the paths `secrets`. A secret that is stored elsewhere (`${NAME}`,
@@ -104,6 +104,6 @@ fn below(value: &Value, secrets: &[Vec<String>], path: &mut Vec<String>) -> Json
             let number = text.parse::<Number>();
             number.map_or_else(|_| Json::String(text.clone()), Json::Number)
         }
-        Value::Text(text) => Json::String(text.clone()),
+        Value::Text(text) => Json::String(without_credentials(text).into_owned()),
     }
 }

@@ -1,5 +1,7 @@
 //! The visible part of a secret.
 
+use std::borrow::Cow;
+
 /// Stands for a secret.
 const HIDDEN: &str = "(secret)";
 
@@ -23,6 +25,47 @@ const SECRET_NAMES: &[&str] = &[
 pub fn names_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     SECRET_NAMES.iter().any(|part| name.contains(part))
+}
+
+/// Returns a text without the credentials in its addresses: user and password, and parameters whose names say so.
+pub fn without_credentials(text: &str) -> Cow<'_, str> {
+    if !text.contains("://") {
+        return Cow::Borrowed(text);
+    }
+    let ends = |letter: char| letter.is_whitespace() || "\"'<>(){}[],`".contains(letter);
+    let mut shown = String::new();
+    let mut rest = text;
+    while let Some(scheme) = rest.find("://") {
+        let (before, address) = rest.split_at(scheme + 3);
+        let end = address.find(ends).unwrap_or(address.len());
+        let (address, after) = address.split_at(end);
+        shown.push_str(before);
+        shown.push_str(&address_without_credentials(address));
+        rest = after;
+    }
+    shown.push_str(rest);
+    Cow::Owned(shown)
+}
+
+/// The same for what follows the scheme of one address.
+fn address_without_credentials(address: &str) -> String {
+    let (place, query) = match address.split_once('?') {
+        Some((place, query)) => (place, Some(query)),
+        None => (address, None),
+    };
+    // A password may have an unescaped `@`.
+    let place = match place.rsplit_once('@') {
+        Some((_, place)) => format!("{HIDDEN}@{place}"),
+        None => place.to_owned(),
+    };
+    let Some(query) = query else {
+        return place;
+    };
+    let pairs = query.split('&').map(|pair| match pair.split_once('=') {
+        Some((name, _)) if names_secret(name) => format!("{name}={HIDDEN}"),
+        _ => pair.to_owned(),
+    });
+    format!("{place}?{}", pairs.collect::<Vec<_>>().join("&"))
 }
 
 /// Returns the visible part of a secret: where it is stored, or an address without user and
@@ -63,6 +106,20 @@ pub fn without_secret(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn credentials_in_addresses_are_hidden() {
+        for (text, shown) in [
+            ("/a?token=x", "/a?token=x"),
+            ("http://a.example:1/b?c=d", "http://a.example:1/b?c=d"),
+            (
+                "found \"https://u:p@s@h/x?token=T&y=1\", and http://v:w@i",
+                "found \"https://(secret)@h/x?token=(secret)&y=1\", and http://(secret)@i",
+            ),
+        ] {
+            assert_eq!(without_credentials(text), shown);
+        }
+    }
 
     #[test]
     fn names_of_credentials_are_known() {

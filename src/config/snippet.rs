@@ -1,6 +1,6 @@
 //! A line of a file with a marker, for an error.
 
-use super::secret_text::without_secret;
+use super::secret_text::{without_credentials, without_secret};
 use super::source_map::{Position, ScalarToken, SourceMap};
 use std::fmt;
 use std::ops::Range;
@@ -54,18 +54,20 @@ impl Snippet {
                 true => ShownAs::Written,
                 false => shown_as(token),
             };
-            if shown_as == ShownAs::Written {
-                continue;
-            }
             let hidden = columns(token, at.line, line.len());
             if hidden.is_empty() {
                 continue;
             }
-            shown.push(&line, next..hidden.start, &marked);
             let written: String = line[hidden.clone()].iter().collect();
+            let shown_of_it = without_credentials(&written);
+            if shown_as == ShownAs::Written && shown_of_it == written {
+                continue;
+            }
+            shown.push(&line, next..hidden.start, &marked);
             let instead = match shown_as {
+                ShownAs::Written => shown_of_it.into_owned(),
                 ShownAs::Unread => "…".to_owned(),
-                _ => without_secret(written.trim_matches(['"', '\''])),
+                ShownAs::Secret => without_secret(written.trim_matches(['"', '\''])),
             };
             shown.replace(&instead, &hidden, &marked);
             next = hidden.end;

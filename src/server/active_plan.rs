@@ -122,6 +122,25 @@ impl ActivePlan {
         has_changed
     }
 
+    /// Stores decisions again that the store has lost, as after a restart without its disk.
+    async fn restore(
+        &self,
+        store: &dyn Store,
+        known: &mut KnownDecisions,
+    ) -> Result<(), StoreError> {
+        let lost = self.inputs().known.lost_in(known);
+        if lost != KnownDecisions::default() {
+            tracing::error!(
+                "the store has lost decisions or definitions ({} and {}), which this process stores again",
+                lost.decisions.len(),
+                lost.definitions.len()
+            );
+            lost.restore(store, known).await?;
+            *known = KnownDecisions::read(store).await?;
+        }
+        Ok(())
+    }
+
     /// Stores the definitions of the file's experiments, once for each plan, with the decisions that follow
     /// from them, and planned times that have passed.
     async fn register(
@@ -205,6 +224,7 @@ impl ActivePlan {
             }
             let read = async {
                 let mut known = KnownDecisions::read(&*store).await?;
+                self.restore(&*store, &mut known).await?;
                 self.register(&*store, &mut known).await?;
                 Ok::<_, StoreError>(known)
             };
@@ -236,11 +256,14 @@ pub async fn recall(store: &dyn Store, file: &Path, problems: &Problems) -> Know
         tracing::error!("{problem}");
     }
     problems.set("decisions", problem);
-    if let Ok(Ok(decisions)) = asked {
-        remember(file, &decisions);
-        return decisions;
+    let local = read.unwrap_or_default();
+    if let Ok(Ok(mut known)) = asked {
+        // They are stored again once the process serves.
+        known.add(local.lost_in(&known));
+        remember(file, &known);
+        return known;
     }
-    read.unwrap_or_default()
+    local
 }
 
 /// Reads the file; a missing or damaged one has no decisions. An error says why it must not be written: it

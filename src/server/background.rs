@@ -83,8 +83,9 @@ impl Background {
         let board = Arc::<notify::Board>::default();
         let decided = Arc::new(Notify::new());
         let telemetry = Arc::clone(&opened.telemetry);
-        let evaluator = Evaluator::new(telemetry, Arc::clone(&decided), Arc::clone(&board));
-        let evaluator = Arc::new(evaluator);
+        let health = Arc::clone(&shared.health_registry);
+        let acts = (Arc::clone(&decided), Arc::clone(&board));
+        let evaluator = Arc::new(Evaluator::new(telemetry, acts, health));
         let replica = uuid::Uuid::now_v7().to_string();
         let (reloads, reload_requests) = mpsc::channel(8);
         let ((events, asked), (exposures, exposed)) = (mpsc::channel(8), mpsc::channel(64));

@@ -68,6 +68,48 @@ impl KnownDecisions {
         })
     }
 
+    /// What a store has lost that was known before: it never forgets a decision by itself, and each is later than the
+    /// one before.
+    pub fn lost_in(&self, store: &KnownDecisions) -> KnownDecisions {
+        let decisions = self.decisions.iter().filter(|(name, own)| {
+            let stored = store.decisions.get(*name);
+            stored.is_none_or(|stored| stored.at_ms < own.at_ms)
+        });
+        let definitions = self.definitions.iter();
+        let definitions = definitions.filter(|(name, _)| !store.definitions.contains_key(*name));
+        let owned = |(name, it): (&String, &StoredDefinition)| (name.clone(), it.clone());
+        KnownDecisions {
+            decisions: decisions
+                .map(|(name, it)| (name.clone(), it.clone()))
+                .collect(),
+            definitions: definitions.map(owned).collect(),
+        }
+    }
+
+    /// Adds what a store has lost.
+    pub fn add(&mut self, lost: KnownDecisions) {
+        self.decisions.extend(lost.decisions);
+        self.definitions.extend(lost.definitions);
+    }
+
+    /// Stores what the store has lost.
+    pub async fn restore(
+        &self,
+        store: &dyn Store,
+        stored: &KnownDecisions,
+    ) -> Result<(), StoreError> {
+        if !self.definitions.is_empty() {
+            store.define(&self.definitions).await?;
+        }
+        for (name, decision) in &self.decisions {
+            let before = stored.decisions.get(name);
+            FileDecision::restored(name, before, decision)
+                .record(store)
+                .await?;
+        }
+        Ok(())
+    }
+
     /// What is to be stored once this plan of a file is served: changed definitions, and decisions that no
     /// longer hold under it.
     pub fn changes(&self, plan: &Plan, now_ms: u64) -> (StoredDefinitions, Vec<FileDecision>) {
@@ -133,7 +175,11 @@ impl KnownDecisions {
         let experiment = plan.experiment_named(name);
         let ramp = experiment.and_then(|it| plan.experiment(it).ramp.as_ref());
         let before = self.definitions.get(name);
-        ramp.is_none() || before.is_some_and(|before| before.left_ms.is_some())
+        let decision = self.decisions.get(name);
+        let is_running = decision.is_some_and(|it| it.state == DecidedState::Running);
+        // Whom a promotion gave one version while the experiment was away, a ramp can go on with.
+        let has_left = before.is_some_and(|before| before.left_ms.is_some());
+        ramp.is_none() || (has_left && is_running)
     }
 
     /// Planned times that have passed and are not stored yet.

@@ -58,6 +58,34 @@ impl FileDecision {
         )
     }
 
+    /// A decision that the store has lost is stored again.
+    pub fn restored(
+        name: &str,
+        before: Option<&StandingDecision>,
+        lost: &StandingDecision,
+    ) -> FileDecision {
+        let word = |it: &StandingDecision| match (it.state, it.group.as_deref()) {
+            (DecidedState::Running, _) => "running".to_owned(),
+            (DecidedState::Paused, _) => "paused".to_owned(),
+            (DecidedState::Promoted, group) => format!("promoted {}", group.unwrap_or_default()),
+            (DecidedState::RolledBack, _) => "rolled_back".to_owned(),
+        };
+        let from = before.map_or("unknown".to_owned(), word);
+        let why = format!("the store had lost the decision by {}", lost.by);
+        let before_ms = before.map_or(0, |before| before.at_ms);
+        let decision = FileDecision::new((name, "restore"), before_ms, lost.clone(), lost.at_ms)
+            .with_states(from, &word(lost), Some(&why));
+        FileDecision {
+            next: lost.clone(),
+            entry: AuditEntry {
+                by: "watershed".to_owned(),
+                source: Some(DecidedBy::Rule),
+                ..decision.entry
+            },
+            ..decision
+        }
+    }
+
     fn new(
         (experiment, action): (&str, &str),
         before_ms: u64,
@@ -101,11 +129,12 @@ impl FileDecision {
             let AuditEntry {
                 experiment,
                 action,
+                by,
                 from,
                 to,
                 ..
             } = &self.entry;
-            tracing::info!("{experiment}: {action} by {BY}: {from} -> {to}");
+            tracing::info!("{experiment}: {action} by {by}: {from} -> {to}");
         }
         Ok(())
     }

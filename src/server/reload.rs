@@ -6,6 +6,7 @@ use super::history::Load;
 use super::logging;
 use crate::admin::clock::now_ms;
 use crate::config::plan::Plan;
+use crate::experiment::Lifecycle;
 use crate::regular_file;
 use crate::store::decisions::DecidedBy;
 use crate::telemetry::Telemetry;
@@ -326,7 +327,10 @@ fn of_promotions(old: &Plan, decided: &DecidedPlan) -> Vec<String> {
             .kept
             .iter()
             .any(|kept| *kept.experiment == *own.name);
-        own.has_left_file && !still
+        let index = decided.plan.experiment_named(&own.name);
+        let is_promoted = index
+            .is_some_and(|index| decided.plan.experiment(index).lifecycle == Lifecycle::Promoted);
+        own.has_left_file && !still && !is_promoted
     });
     let default = &decided.plan.upstream(decided.plan.default).name;
     let ended = ended.map(|own| {

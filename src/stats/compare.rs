@@ -315,6 +315,10 @@ impl Compared {
 
     fn lift_in(&self, metric: &MetricInput, effect: Interval) -> Lift {
         let both = self.both();
+        if both.is_none() {
+            // A group without users cannot be compared, whatever is known of the other one.
+            return Lift::default();
+        }
         let difference = both.map(|(control, own)| own - control);
         let common = Lift {
             absolute: difference,

@@ -131,6 +131,7 @@ const PURE: &[&str] = &[
     "admin/view/list.rs",
     "admin/view/metric_values.rs",
     "admin/view/narrative.rs",
+    "admin/view/planning_text.rs",
     "admin/view/scorecard.rs",
     "admin/view/segments.rs",
     "admin/view/table.rs",

@@ -7,8 +7,8 @@ use crate::admin::decisions::decide::{Decision, Undecided, decide};
 use crate::admin::decisions::record::record_decision;
 use crate::admin::results::recent_traffic::Recent;
 use crate::config::plan::Plan;
-use crate::experiment::Experiment;
 use crate::experiment::lifecycle::{OnAlarm, Ramp};
+use crate::experiment::{Experiment, GroupIndex};
 use crate::stats::{Judgement, Question};
 use crate::store::decisions::{
     AuditEntry, DecidedBy, DecidedState, RampPosition, StandingDecision, StandingDecisions,
@@ -88,6 +88,8 @@ pub struct RampEvidence<'a> {
     pub judgement: &'a Judgement,
     /// What happened lately.
     pub recent: &'a Recent,
+    /// A group whose upstream is down, and why.
+    pub down: Option<(GroupIndex, String)>,
 }
 
 /// Returns the first alarm of an experiment.
@@ -98,6 +100,7 @@ pub fn alarm(evidence: &RampEvidence<'_>, health: DataHealth) -> Option<Alarm> {
         question,
         judgement,
         recent,
+        down,
     } = evidence;
     let grave = |reason: String| Alarm {
         reason,
@@ -127,7 +130,9 @@ pub fn alarm(evidence: &RampEvidence<'_>, health: DataHealth) -> Option<Alarm> {
     let groups = || totals.epochs.iter().flat_map(|epoch| epoch.groups.values());
     let users: u64 = groups().map(|group| group.users).sum();
     let crossed: u64 = groups().map(|group| group.crossed_over).sum();
-    let reason = if let Some(place) = fails {
+    let reason = if let Some((group, why)) = down {
+        format!("{}: {why}", names[group.0])
+    } else if let Some(place) = fails {
         let recent = &recent.groups[place];
         format!(
             "{} of the last {} responses of {} failed",

@@ -148,7 +148,12 @@ pub async fn reload(
         Ok(_) => definition(&state.plan()),
         Err(_) => "refused".to_owned(),
     };
-    let entry = audit::entry("reload", caller.by(None), before, after);
+    let mut entry = audit::entry("reload", caller.by(None), before, after);
+    let refused = done
+        .as_ref()
+        .err()
+        .and_then(|problems| problems.lines().next());
+    entry.reason = refused.map(str::to_owned);
     audit::record(&*state.store, entry).await;
     let done = done.map_err(|problems| Failure::new(StatusCode::UNPROCESSABLE_ENTITY, problems))?;
     Ok(Json(Reloaded { done }))

@@ -131,6 +131,14 @@ impl Draft {
         } else if plan.experiment_named(&form.name).is_some() {
             problems.push(format!("The file already has an experiment {}.", form.name));
         }
+        let number = |text: &str| text.trim().parse::<f64>().ok();
+        if !form.lift.is_empty() && number(&form.lift).is_none_or(|lift| !(lift > 0.0)) {
+            problems.push("The lift is a percentage above 0, such as 10.".to_owned());
+        }
+        let is_rate = |rate: f64| rate > 0.0 && rate < 100.0;
+        if !form.rate.is_empty() && !number(&form.rate).is_some_and(is_rate) {
+            problems.push("Users who do it today are a percentage between 0 and 100.".to_owned());
+        }
         if form.control == form.experiment && form.path.is_empty() {
             problems.push("Both versions are the same upstream: choose two, unless the upstream tells the groups apart by a header.".to_owned());
         }
@@ -168,7 +176,8 @@ fn yaml(form: &NewExperiment, metric: Option<&str>) -> String {
     };
     let quoted = |text: &str| match text.is_empty() {
         true => String::new(),
-        false => Value::from(text).to_string(),
+        // The file would read a variable of the environment.
+        false => Value::from(text.replace("${", "$${")).to_string(),
     };
     line("hypothesis", &quoted(&form.hypothesis));
     line("match", &quoted(&form.path));

@@ -186,18 +186,19 @@ impl Asked<'_> {
     async fn respond(&self, state: &AdminState) -> Result<Response, Failure> {
         let format = self.query.format(self.headers);
         let found = state.results(self.query.request(self.only, format)).await;
+        let found = found.map(Arc::new);
+        if let Ok(results) = &found {
+            self.check(results)?;
+            // Other formats leave out what the page shows.
+            if format == Format::Html || state.latest.of(self.only).is_none() {
+                state.latest.keep(self.only, results);
+            }
+        }
         if format != Format::Html {
-            let results = found?;
-            self.check(&results)?;
-            return Ok(self.present(format, &results));
+            return Ok(self.present(format, &*found?));
         }
         match found {
-            Ok(results) => {
-                self.check(&results)?;
-                let results = Arc::new(results);
-                state.latest.keep(self.only, &results);
-                Ok(self.page(state, &results, None))
-            }
+            Ok(results) => Ok(self.page(state, &results, None)),
             // The last results stay readable while the store is unavailable.
             Err(error) => {
                 let failure = Failure::from(error);

@@ -2,7 +2,7 @@
 
 use crate::admin::decisions::ramp::{self, Alarm, DataHealth, RampEvidence};
 use crate::admin::results::recent_traffic::Recent;
-use crate::experiment::{Confirmer, Experiment};
+use crate::experiment::{Confirmer, Experiment, GroupIndex};
 use crate::stats::{Judgement, Question, State};
 use crate::store::phases::Placement;
 use crate::store::{ExperimentTotals, HourTotals};
@@ -40,13 +40,14 @@ impl Evaluation {
     }
 
     /// What holds a ramp.
-    pub fn alarm(&self, health: DataHealth) -> Option<Alarm> {
+    pub fn alarm(&self, health: DataHealth, down: Option<(GroupIndex, String)>) -> Option<Alarm> {
         let evidence = RampEvidence {
             experiment: &self.experiment,
             totals: &self.totals,
             question: &self.question,
             judgement: &self.judgement,
             recent: &self.recent,
+            down,
         };
         ramp::alarm(&evidence, health)
     }

@@ -9,10 +9,11 @@ use crate::admin::results::findings::Findings;
 use crate::admin::results::recent_traffic::Recent;
 use crate::admin::results::sequential_state;
 use crate::admin::results::stats_input::{has_windows, question};
+use crate::admin::results::upstream_health::down;
 use crate::config::declaration;
 use crate::config::plan::Plan;
 use crate::experiment::lifecycle::OnAlarm;
-use crate::experiment::{Crossover, Experiment};
+use crate::experiment::{Crossover, Experiment, GroupIndex};
 use crate::notify::Board;
 use crate::stats::{self, Finding, Judgement, State, Verdict};
 use crate::store::apply_semantics::CROSSED_OVER;
@@ -21,6 +22,7 @@ use crate::store::running_minima::RunningMinima;
 use crate::store::{ExperimentTotals, HourTotals, Store, StoreError, chain};
 use crate::tasks::{Phase, PhaseWatch};
 use crate::telemetry::{Counted, Telemetry};
+use crate::upstream::HealthRegistry;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -66,6 +68,8 @@ pub struct Evaluator {
     decided: Arc<Notify>,
     /// What webhooks are told.
     board: Arc<Board>,
+    /// The health of endpoints, as this process sees it.
+    health_registry: Arc<HealthRegistry>,
     /// By phase's key: what is kept of it, here and in the store. It also outlives a store that loses
     /// its last seconds.
     known: Mutex<HashMap<String, RunningMinima>>,
@@ -76,13 +80,32 @@ pub struct Evaluator {
 impl Evaluator {
     /// Looks of the process with these numbers, whose decisions are applied once `decided` is notified, and which
     /// sets on the board what it finds.
-    pub fn new(telemetry: Arc<Telemetry>, decided: Arc<Notify>, board: Arc<Board>) -> Evaluator {
+    pub fn new(
+        telemetry: Arc<Telemetry>,
+        (decided, board): (Arc<Notify>, Arc<Board>),
+        health_registry: Arc<HealthRegistry>,
+    ) -> Evaluator {
         Evaluator {
             telemetry,
             decided,
             board,
+            health_registry,
             ..Evaluator::default()
         }
+    }
+
+    /// The first group whose upstream is down, and why.
+    pub fn down(&self, plan: &Plan, experiment: &Experiment) -> Option<(GroupIndex, String)> {
+        let groups = experiment.groups.iter().enumerate();
+        let mut down = groups.filter_map(|(place, group)| {
+            Some((GroupIndex(place), down(plan, group, &self.health_registry)?))
+        });
+        down.next()
+    }
+
+    /// The health of endpoints, as this process sees it.
+    pub fn health_registry(&self) -> &HealthRegistry {
+        &self.health_registry
     }
 
     /// Looks at a phase of an experiment now.
@@ -503,6 +526,10 @@ impl EvaluationLoop {
         };
         let decisions = store.decisions().await?;
         let position = ramp::standing(&decisions, experiment).and_then(|own| own.ramp.as_ref());
+        if position.is_none() && experiment.traffic != ramp.steps[0].share {
+            // The store has lost the step that is served, and gets it again.
+            return Ok(());
+        }
         let next = ramp::next_move(ramp, position, now_ms());
         if let RampMove::WaitUntil(due_ms) = next {
             self.steps.insert(name.clone(), due_ms);
@@ -515,7 +542,7 @@ impl EvaluationLoop {
             let metrics = declaration::metrics(plan);
             let located = phases::locate(store, &declared, &metrics).await?;
             let found = evaluator.evaluate(plan, experiment, located, store).await?;
-            alarm = found.alarm(health);
+            alarm = found.alarm(health, evaluator.down(plan, experiment));
             evaluation = Some(found);
         }
         let since = match alarm.as_ref().filter(|alarm| alarm.is_grave) {

@@ -339,6 +339,7 @@ fn group_result(
         fallbacks: mine().map(|group| group.fallbacks).sum(),
         seen_once: mine().map(|group| group.seen_once).sum(),
         recently: None,
+        down: None,
         latency_ms: Latency {
             p50: quantile(0.5),
             p95: quantile(0.95),

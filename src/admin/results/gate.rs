@@ -143,6 +143,9 @@ fn harm(experiment: &ExperimentResult) -> Option<String> {
         return Some(verdict.reason.clone());
     }
     let mut groups = experiment.groups.iter();
+    if let Some((group, why)) = groups.clone().find_map(|it| Some((it, it.down.as_ref()?))) {
+        return Some(format!("{}: {why}", experiment.shown(&group.name)));
+    }
     let is_dead = |group: &&GroupResult| group.recently.as_ref().is_some_and(|it| it.dead);
     if let Some(group) = groups.find(is_dead) {
         let name = experiment.shown(&group.name);

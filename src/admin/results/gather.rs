@@ -14,6 +14,7 @@ use crate::admin::results::schema::{
     Results, StoreState,
 };
 use crate::admin::results::time_series;
+use crate::admin::results::upstream_health::down;
 use crate::config::plan::Plan;
 use crate::config::{self, declaration};
 use crate::experiment::record::DeclaredExperiment;
@@ -81,6 +82,7 @@ pub async fn gather(
             Ok(mut shown) => {
                 let scheduled = experiment.schedule.at(now_ms);
                 shown.decided = past.decided(experiment, scheduled);
+                add_down(plan, experiment, evaluator, &mut shown);
                 shown
                     .warnings
                     .extend(missed::warnings(plan, experiment, telemetry));
@@ -226,6 +228,21 @@ async fn ramp_context(
     })
 }
 
+/// Notes groups whose upstreams are down.
+fn add_down(
+    plan: &Plan,
+    experiment: &Experiment,
+    evaluator: &Evaluator,
+    shown: &mut ExperimentResult,
+) {
+    for (group, result) in experiment.groups.iter().zip(&mut shown.groups) {
+        result.down = down(plan, group, evaluator.health_registry());
+        if let Some(down) = &result.down {
+            shown.warnings.push(format!("{}: {down}", group.shown()));
+        }
+    }
+}
+
 /// Gives experiments the latest entries of their history. Returns the latest decisions.
 async fn add_history(
     store: &dyn Store,
@@ -270,7 +287,9 @@ async fn one(
     let (number, phases) = (located.placement.phase, located.phases.clone());
     let evaluation = evaluator.evaluate(plan, experiment, located, store).await?;
     let mut shown = result(plan, &evaluation, wish.view);
-    shown.ramp = ramp_progress(&evaluation, context);
+    let has_ramp = experiment.ramp.is_some();
+    let down = has_ramp.then(|| evaluator.down(plan, experiment)).flatten();
+    shown.ramp = ramp_progress(&evaluation, context, down);
     if wish.over_time {
         let over_time = time_series::over_time(plan, &evaluation, now_ms);
         for (metric, over_time) in shown.metrics.iter_mut().zip(over_time) {

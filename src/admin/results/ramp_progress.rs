@@ -4,6 +4,7 @@ use crate::admin::decisions::ramp::{DataHealth, RampMove, next_move, standing};
 use crate::admin::format::rfc3339;
 use crate::admin::results::evaluator::Evaluation;
 use crate::admin::results::ramp_result::{RampResult, RampStepResult};
+use crate::experiment::GroupIndex;
 use crate::experiment::lifecycle::RampStep;
 use crate::store::decisions::StandingDecisions;
 
@@ -17,7 +18,11 @@ pub struct RampContext {
 }
 
 /// Returns the progress of a ramp; `None` without one.
-pub fn ramp_progress(evaluation: &Evaluation, context: &RampContext) -> Option<RampResult> {
+pub fn ramp_progress(
+    evaluation: &Evaluation,
+    context: &RampContext,
+    down: Option<(GroupIndex, String)>,
+) -> Option<RampResult> {
     let experiment = &evaluation.experiment;
     let ramp = experiment.ramp.as_ref()?;
     let own = standing(&context.decisions, experiment);
@@ -38,7 +43,9 @@ pub fn ramp_progress(evaluation: &Evaluation, context: &RampContext) -> Option<R
             "the experiment is {}",
             experiment.lifecycle.name().replace('_', " ")
         )),
-        (true, Some(_)) => evaluation.alarm(context.health).map(|alarm| alarm.reason),
+        (true, Some(_)) => evaluation
+            .alarm(context.health, down)
+            .map(|alarm| alarm.reason),
     };
     let shown = |step: &RampStep| RampStepResult {
         share: step.share.get(),

@@ -292,6 +292,9 @@ pub struct GroupResult {
     pub seen_once: u64,
     pub latency_ms: Latency,
     pub recently: Option<Recently>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub down: Option<String>,
 }
 
 /// A group's answers of this hour and the one before.

@@ -1,8 +1,9 @@
 //! The health of upstreams and their endpoints, as this process sees it.
 
-use crate::admin::format::rfc3339;
+use crate::admin::format::{minute, rfc3339};
 use crate::admin::results::schema::Latency;
 use crate::config::plan::{Plan, Upstream};
+use crate::experiment::Group;
 use crate::telemetry::{BOUNDS_US, HistogramSum, TrafficSum};
 use crate::upstream::{EndpointCondition, HealthRegistry};
 use serde::Serialize;
@@ -63,6 +64,21 @@ pub fn troubles(plan: &Plan, health_registry: &HealthRegistry) -> String {
     troubled
         .map(|endpoint| format!(" {} {}", endpoint.address, endpoint.state))
         .collect()
+}
+
+/// Why no endpoint of a group's upstream gets requests, if none does.
+pub fn down(plan: &Plan, group: &Group, health_registry: &HealthRegistry) -> Option<String> {
+    let upstream = plan.upstream(group.upstream?);
+    let reports = upstream.endpoints.iter().map(|endpoint| {
+        let report = health_registry.of(upstream, endpoint).report();
+        (report.condition != EndpointCondition::Healthy).then_some((endpoint, report))
+    });
+    let reports: Vec<_> = reports.collect::<Option<_>>()?;
+    let (endpoint, report) = reports.first()?;
+    let why = report.reason.as_deref().unwrap_or("no answer");
+    let since = report.since_ms.and_then(rfc3339);
+    let since = since.map_or(String::new(), |since| format!(" since {}", minute(&since)));
+    Some(format!("{endpoint} is down{since}: {why}"))
 }
 
 /// What is known of each endpoint of the plan that is served.

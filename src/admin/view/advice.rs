@@ -5,7 +5,7 @@ use crate::admin::format;
 use crate::admin::format::thousands;
 use crate::admin::results::planning_result::PlanningResult;
 use crate::admin::results::recent_traffic::mostly_failed;
-use crate::admin::results::schema::{ExperimentResult, Recently};
+use crate::admin::results::schema::{ExperimentResult, GroupResult, Recently};
 
 /// Returns the recommended decision, if there is one.
 pub fn due(experiment: &ExperimentResult) -> Option<(Action, Option<&str>)> {
@@ -28,6 +28,7 @@ pub fn has_ended_by_plan(experiment: &ExperimentResult) -> bool {
 pub fn advice(experiment: &ExperimentResult) -> String {
     let verdict = &experiment.verdict;
     let shown = experiment.winner.as_deref().unwrap_or("control");
+    let name = experiment.shown(shown);
     match (experiment.status, verdict.state) {
         ("draft", _) => {
             "Remove `state: draft` from the file to start it. Until then, only overrides reach the other groups."
@@ -42,6 +43,9 @@ pub fn advice(experiment: &ExperimentResult) -> String {
                 .to_owned()
         }
         ("ended", _) if !has_ended_by_plan(experiment) => of_ended(experiment, shown),
+        ("promoted", _) if is_down(experiment, shown) => format!(
+            "Check the upstream of {name}: none of its endpoints is healthy, and the version that stands in for it is served. Or promote another group."
+        ),
         ("promoted", _) => format!(
             "Nothing. All matching users get {shown}. The experiment may leave the file: they keep this version, until `retired: [{}]` ends that. Keep its upstream in the file.",
             experiment.name
@@ -86,6 +90,12 @@ pub fn advice(experiment: &ExperimentResult) -> String {
     }
 }
 
+/// Whether the upstream of a group is down.
+fn is_down(experiment: &ExperimentResult, group: &str) -> bool {
+    let mut groups = experiment.groups.iter();
+    groups.any(|it| it.name == group && it.down.is_some())
+}
+
 fn of_ended(experiment: &ExperimentResult, shown: &str) -> String {
     if !experiment.in_effect {
         return "Nothing. The experiment is no longer in the file; its counts stay.".to_owned();
@@ -113,12 +123,15 @@ fn confirm(experiment: &ExperimentResult) -> String {
 fn waiting(experiment: &ExperimentResult) -> String {
     let fails = |it: &Recently| it.dead || mostly_failed(it.answers, it.failed);
     let mut groups = experiment.groups.iter();
-    let dead = groups.find(|group| group.recently.as_ref().is_some_and(fails));
-    if let Some(group) = dead {
-        return format!(
-            "Check the upstream of {}, or pause the experiment: most of its responses fail.",
-            group.name
-        );
+    let is_dead =
+        |group: &&GroupResult| group.down.is_some() || group.recently.as_ref().is_some_and(fails);
+    if let Some(group) = groups.find(is_dead) {
+        let name = experiment.shown(&group.name);
+        let why = match group.down {
+            Some(_) => "none of its endpoints is healthy",
+            None => "most of its responses fail",
+        };
+        return format!("Check the upstream of {name}, or pause the experiment: {why}.");
     }
     if experiment.started_at.is_none() {
         return "Wait for the first users. If there are none, check the `match` of the experiment."

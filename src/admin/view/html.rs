@@ -173,7 +173,14 @@ impl Page<'_> {
     }
 
     fn facts(&self, experiment: &ExperimentResult) -> Vec<(&'static str, String)> {
-        narrative::facts(self.results, experiment)
+        let mut facts = narrative::facts(self.results, experiment);
+        let quality = facts
+            .iter_mut()
+            .find(|(label, _)| *label == narrative::DATA_QUALITY);
+        if let (Some(quality), Some(_)) = (quality, &self.shown.alarm) {
+            quality.1 = "not up to date".to_owned();
+        }
+        facts
     }
 
     fn about(&self, experiment: &ExperimentResult) -> Vec<(&'static str, String)> {

@@ -1,9 +1,9 @@
 //! The list of all experiments: one row for each, and those that are over apart. PURE.
 
-use crate::admin::format::{duration, rounded_duration, seconds_between, thousands};
+use crate::admin::format::{duration, rounded_duration, thousands};
 use crate::admin::results::schema::{ExperimentResult, Results};
 use crate::admin::view::scorecard::{ScaleBar, Scorecard};
-use crate::admin::view::{advice, narrative};
+use crate::admin::view::{advice, narrative, planning_text};
 
 /// The list.
 #[derive(Debug)]
@@ -77,16 +77,18 @@ fn is_found(experiment: &ExperimentResult, query: &str) -> bool {
 
 fn row<'a>(results: &'a Results, experiment: &'a ExperimentResult) -> ListRow<'a> {
     let users: u64 = experiment.groups.iter().map(|group| group.users).sum();
-    let mut facts = vec![("users", thousands(users))];
+    let needed = planning_text::users_needed(experiment);
+    let needed = needed.map_or(String::new(), |needed| format!(" of {needed}"));
+    let mut facts = vec![("users", format!("{}{needed}", thousands(users)))];
     if let Some(owner) = &experiment.owner {
         facts.push(("owner", owner.clone()));
     }
-    let times = experiment
-        .started_at
-        .as_deref()
-        .zip(results.generated_at.as_deref());
-    if let Some(passed) = times.and_then(|(since, now)| seconds_between(since, now)) {
-        facts.push(("running for", rounded_duration(passed)));
+    if let Some(ran) = narrative::ran(results, experiment) {
+        let label = match experiment.status {
+            "running" => "running for",
+            _ => "ran for",
+        };
+        facts.push((label, rounded_duration(ran)));
     }
     let planning = experiment.planning.as_ref();
     let left = planning

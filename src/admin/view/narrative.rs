@@ -10,6 +10,9 @@ use crate::admin::results::schema::{
 };
 use crate::admin::view::metric_values::amount;
 
+/// The label of the outcome of all data quality checks.
+pub const DATA_QUALITY: &str = "Data quality";
+
 /// Returns the state of an experiment in a word or two: its verdict or, while there is none, what it does.
 pub fn state(experiment: &ExperimentResult) -> String {
     let verdict = &experiment.verdict;
@@ -37,6 +40,7 @@ pub fn alarms(experiment: &ExperimentResult) -> Vec<String> {
         ))
     });
     said.extend(dead);
+    said.extend(silence(experiment).map(str::to_owned));
     for guardrail in &experiment.guardrails {
         let breached = guardrail.groups.iter();
         let breached = breached.filter(|group| group.breached == Some(true));
@@ -49,6 +53,18 @@ pub fn alarms(experiment: &ExperimentResult) -> Vec<String> {
         }));
     }
     said
+}
+
+/// Says that a running experiment gets no requests any more.
+fn silence(experiment: &ExperimentResult) -> Option<&'static str> {
+    let mut recently = experiment
+        .groups
+        .iter()
+        .filter_map(|it| it.recently.as_ref());
+    let is_silent = experiment.status == "running"
+        && experiment.groups.iter().any(|group| group.requests > 0)
+        && recently.all(|recently| recently.answers == 0);
+    is_silent.then_some("no request was counted in this hour and the one before: check that requests arrive and that `match` still means them")
 }
 
 /// Returns the data quality checks of an experiment: the name of each, its outcome, and whether that is
@@ -481,15 +497,11 @@ pub fn facts(results: &Results, experiment: &ExperimentResult) -> Vec<(&'static 
         1 => "1 problem".to_owned(),
         some => format!("{some} problems"),
     };
-    let mut facts = vec![("Data quality", doubts), ("Users", thousands(users))];
-    let ends = experiment
-        .started_at
-        .as_deref()
-        .zip(results.generated_at.as_deref());
-    if let Some((since, now)) = ends {
-        let passed = seconds_between(since, now);
-        let passed = passed.map_or(String::new(), |it| format!(" ({})", rounded_duration(it)));
-        facts.push(("Started", format!("{}{passed}", minute(since))));
+    let mut facts = vec![(DATA_QUALITY, doubts), ("Users", thousands(users))];
+    if let Some(since) = experiment.started_at.as_deref() {
+        let ran = ran(results, experiment);
+        let ran = ran.map_or(String::new(), |it| format!(" ({})", rounded_duration(it)));
+        facts.push(("Started", format!("{}{ran}", minute(since))));
     }
     if let Some(ended) = experiment.ended_at.as_deref() {
         let label = match experiment.ends_at.as_deref() == Some(ended) {
@@ -512,9 +524,29 @@ pub fn facts(results: &Results, experiment: &ExperimentResult) -> Vec<(&'static 
     facts
 }
 
+/// Returns for how many seconds an experiment has run, or ran until it ended or was decided.
+pub fn ran(results: &Results, experiment: &ExperimentResult) -> Option<f64> {
+    let decided = experiment.decided.as_ref();
+    let decided = decided.filter(|it| is_in_effect(it.status));
+    let stops = [
+        decided.and_then(|it| it.at.as_deref()),
+        experiment.ended_at.as_deref(),
+    ];
+    // Times in UTC are in the order of their texts.
+    let stop = stops
+        .into_iter()
+        .flatten()
+        .min()
+        .or(results.generated_at.as_deref());
+    seconds_between(experiment.started_at.as_deref()?, stop?)
+}
+
+fn is_in_effect(status: &str) -> bool {
+    matches!(status, "paused" | "promoted" | "rolled_back")
+}
+
 /// The decision in effect: what, by whom, and when. None is while the experiment does what the file says.
 fn decided(experiment: &ExperimentResult) -> Option<String> {
-    let is_in_effect = |status| matches!(status, "paused" | "promoted" | "rolled_back");
     let decided = experiment.decided.as_ref();
     let decided = decided.filter(|it| is_in_effect(it.status))?;
     let group = decided

@@ -8,6 +8,13 @@ use crate::admin::view::narrative::is_open;
 /// A split that takes so many times the users of an even one is worth a sentence.
 const MUCH_LONGER: f64 = 1.2;
 
+/// Returns about how many users an answer takes, while the experiment has no verdict.
+pub fn users_needed(experiment: &ExperimentResult) -> Option<String> {
+    let planning = experiment.planning.as_ref();
+    let needed = planning.filter(|_| is_open(experiment))?.users_needed?;
+    Some(format!("about {}", about(needed)))
+}
+
 /// Returns the sample size and the time left, while the experiment has no verdict.
 pub fn planning(experiment: &ExperimentResult) -> Option<String> {
     let planning = experiment.planning.as_ref();
@@ -16,10 +23,12 @@ pub fn planning(experiment: &ExperimentResult) -> Option<String> {
 }
 
 fn planned(experiment: &ExperimentResult, planning: &PlanningResult) -> String {
+    let mut metrics = experiment.metrics.iter();
+    let metric = metrics.find(|it| it.name == planning.metric);
     let found = format!(
         "To detect a lift of {} in {} with {} power",
         share(planning.detect),
-        planning.metric,
+        metric.map_or(&*planning.metric, |metric| metric.shown()),
         share(planning.power)
     );
     let Some(needed) = planning.users_needed else {
