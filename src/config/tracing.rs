@@ -310,7 +310,8 @@ mod tests {
             "http://u:p@a",
             "http://a?b=c",
         ] {
-            let found = format!("trace.otlp: found {to:?}");
+            // A password is not shown.
+            let found = format!("trace.otlp: found {to:?}").replace("u:p@", "(secret)@");
             fails(&format!("{{ otlp: \"{to}\" }}"), &[], &[&found]);
         }
         fails(

@@ -290,7 +290,7 @@ fn unknown_keys_are_reported_with_a_suggestion() {
     );
     with(
         "frobnicate: 1\n",
-        "error: routes.yaml:9:1: frobnicate: unknown key\n\nhint: known keys: listen, admin, store, journal, workers, user, identity, upstreams, default, routes, error_pages, https, experiments, metrics, segments, timeouts, limits, trust, overrides, show_group, cache, access_log, request_id, trace, consent, robots, exclude, preflight, events, holdout, retired, retention, tls, files, webhooks",
+        "error: routes.yaml:9:1: frobnicate: unknown key\n\nhint: known keys: listen, admin, store, journal, workers, user, identity, upstreams, default, dns, routes, error_pages, https, experiments, metrics, segments, timeouts, limits, trust, overrides, show_group, cache, access_log, request_id, trace, consent, robots, exclude, preflight, events, holdout, retired, retention, tls, files, webhooks",
     );
     check(
         "upstreams: { a: \"http://b\" }\nexperiments:\n  e:\n    groups:\n      control: { wieght: 50, upstream: a }\n      b: { weight: 50, upstream: a }\n",
@@ -310,7 +310,7 @@ hint: an address and a port, such as 0.0.0.0:8080, [::1]:8080 or 8080
 
 error: routes.yaml:2:17: upstreams.a: found "ftp://b"
 
-hint: an address such as http://127.0.0.1:3001 (or https://, or h2c://), without a query, or unix:/run/app.sock
+hint: an address such as http://127.0.0.1:3001 (or https://, or h2c://), without a query, unix:/run/app.sock, or http+srv://_http._tcp.app.internal
 
 error: routes.yaml:4:32: experiments.e.experiment: there is no upstream "c"
 
@@ -488,12 +488,12 @@ fn upstreams_and_listeners() {
     broken(
         "http://127.0.0.1:3002",
         "ftp://127.0.0.1",
-        "error: routes.yaml:4:13: upstreams.redesign: found \"ftp://127.0.0.1\"\n\nhint: an address such as http://127.0.0.1:3001 (or https://, or h2c://), without a query, or unix:/run/app.sock",
+        "error: routes.yaml:4:13: upstreams.redesign: found \"ftp://127.0.0.1\"\n\nhint: an address such as http://127.0.0.1:3001 (or https://, or h2c://), without a query, unix:/run/app.sock, or http+srv://_http._tcp.app.internal",
     );
     broken(
         "http://127.0.0.1:3002",
         "http://a/b?c",
-        "error: routes.yaml:4:13: upstreams.redesign: found \"http://a/b?c\"\n\nhint: an address such as http://127.0.0.1:3001 (or https://, or h2c://), without a query, or unix:/run/app.sock",
+        "error: routes.yaml:4:13: upstreams.redesign: found \"http://a/b?c\"\n\nhint: an address such as http://127.0.0.1:3001 (or https://, or h2c://), without a query, unix:/run/app.sock, or http+srv://_http._tcp.app.internal",
     );
     broken(
         "http://127.0.0.1:3002",

@@ -395,3 +395,64 @@ fn act_on_promotes_and_rolls_back() {
     let answer = act(&proxy, "site/promote", "");
     assert_eq!(answer.json()["to"], "promoted experiment");
 }
+
+#[test]
+fn decisions_that_the_store_has_lost_are_stored_again() {
+    let redis = Redis::start();
+    let site = Site::start();
+    let store = format!("store: {}\n", redis.url());
+    let proxy = Proxy::start(&site.routes("", &store));
+    let answer = act(&proxy, "site/rollback", r#"{"reason": "it is broken"}"#);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    until("control for all", || {
+        let seen = seen(&proxy);
+        (seen == "c".repeat(30)).then_some(()).ok_or(seen)
+    });
+    // As after a restart without its disk.
+    redis.command(&["FLUSHALL"]).unwrap();
+    let restored = until("the decision in the store again", || {
+        let acts = proxy.ask("/admin/acts").json();
+        let last = acts["acts"][0].clone();
+        (last["action"] == "restore")
+            .then_some(last.clone())
+            .ok_or(last)
+    });
+    assert_eq!(
+        (&restored["to"], &restored["by"]),
+        (&"rolled_back".into(), &"watershed".into())
+    );
+    assert_eq!(seen(&proxy), "c".repeat(30));
+    // Another replica, which has never known it, follows it.
+    let other = Proxy::start(&site.routes("", &store));
+    assert_eq!(seen(&other), "c".repeat(30));
+    assert_eq!(other.results()["experiments"][0]["status"], "rolled_back");
+}
+
+#[test]
+fn store_that_is_empty_at_a_start_gets_the_decisions_of_the_copy() {
+    let redis = Redis::start();
+    let site = Site::start();
+    let routes = site.routes("", &format!("store: {}\n", redis.url()));
+    let mut proxy = Proxy::start(&routes);
+    assert_eq!(act(&proxy, "site/rollback", "").status, 200);
+    until("control for all", || {
+        let seen = seen(&proxy);
+        (seen == "c".repeat(30)).then_some(()).ok_or(seen)
+    });
+    // The copy beside the journal is written a moment later.
+    until("the copy", || {
+        let copy =
+            std::fs::read_to_string(proxy.folder.path().join("watershed-journal/decided.json"));
+        let copy = copy.unwrap_or_default();
+        copy.contains("rolled_back").then_some(()).ok_or(copy)
+    });
+    proxy.kill();
+    redis.command(&["FLUSHALL"]).unwrap();
+    proxy.again(&routes);
+    assert_eq!(seen(&proxy), "c".repeat(30));
+    until("the decision in the store again", || {
+        let acts = proxy.ask("/admin/acts").json();
+        let last = acts["acts"][0].clone();
+        (last["action"] == "restore").then_some(()).ok_or(last)
+    });
+}

@@ -437,6 +437,39 @@ fn ramp_holds_while_few_responses_fail_and_says_when_nobody_came() {
 }
 
 #[test]
+fn version_that_is_down_holds_its_ramp_and_closes_its_gate() {
+    let site_ = Site::start();
+    let routes = site_.routes("", "ramp: [50% for 1s, 100%]");
+    let next = format!("next: \"http://{}\"", site_.next.address);
+    let gone = "next: { endpoints: \"http://127.0.0.1:9\", health: { path: /, interval: 1s } }";
+    let routes = routes.replace(&next, gone);
+    let proxy = Proxy::start(&routes);
+    let held = until("a ramp that holds", || {
+        let ramp = site(&proxy.results())["ramp"].clone();
+        let holds = ramp["holds"].as_str().map(str::to_owned);
+        holds.filter(|why| why.contains(" is down")).ok_or(ramp)
+    });
+    assert!(held.starts_with("experiment: "), "{held}");
+    let results = proxy.results();
+    let down = site(&results)["groups"][1]["down"].as_str().unwrap();
+    assert!(down.starts_with("127.0.0.1:9 is down since "), "{down}");
+    let gate = proxy.ask("/admin/experiments/site/gate?for=safe");
+    assert_eq!((gate.status, &gate.json()["state"]), (409, &"harm".into()));
+    assert_eq!(steps_taken(&proxy), ["50% for 1s"]);
+    let promote = "/admin/experiments/site/promote";
+    let body = "{\"group\": \"experiment\"}";
+    assert_eq!(
+        Client::admin(proxy.admin).post(promote, "", body).status,
+        200
+    );
+    let text = proxy.ask("/admin/results?format=text").text();
+    assert!(
+        text.contains("What to do now: Check the upstream of experiment"),
+        "{text}"
+    );
+}
+
+#[test]
 fn group_of_weight_zero_gets_nobody_new() {
     let site_ = Site::start();
     let proxy = Proxy::start(&site_.routes("", "percent: 0"));

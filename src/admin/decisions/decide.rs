@@ -69,8 +69,14 @@ pub async fn decide(
     let decisions = store.decisions().await.map_err(Undecided::Away)?;
     let before = decisions.get(name);
     let current = before.filter(|decision| decision.salt == *experiment.salt);
+    // The store may have lost the decision that is served.
+    let is_lost = current.is_none()
+        && matches!(
+            experiment.lifecycle,
+            Lifecycle::Paused | Lifecycle::Promoted | Lifecycle::RolledBack
+        );
     let same = match current {
-        None => state == DecidedState::Running,
+        None => state == DecidedState::Running && !is_lost,
         Some(current) => current.state == state && current.group == group,
     };
     let before_ms = before.map_or(0, |decision| decision.at_ms);
