@@ -2,16 +2,20 @@
 
 use crate::config::plan::{EndpointName, NameAnswer};
 use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig};
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::RData;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// Addresses are asked for again no earlier and no later than after this time, whatever their TTL is.
 const TTL_MIN: Duration = Duration::from_secs(1);
 const TTL_MAX: Duration = Duration::from_secs(60);
+/// The file that goes before DNS, and how long its addresses hold.
+const HOSTS: &str = "/etc/hosts";
+const HOSTS_TTL: Duration = Duration::from_secs(5);
 /// The most addresses of one name that are used.
 const ANSWERS_MAX: usize = 64;
 /// How long one server may take, and how often it is asked.
@@ -28,6 +32,25 @@ pub struct NameAnswers {
     pub answers: Box<[NameAnswer]>,
     /// How long they hold.
     pub ttl: Duration,
+}
+
+/// Returns the addresses that the file of this machine has for a name. It goes before DNS.
+fn in_hosts(name: &str) -> Option<Box<[NameAnswer]>> {
+    let text = std::fs::read_to_string(HOSTS).ok()?;
+    let found = answers_in(&text, name);
+    (!found.is_empty()).then_some(found)
+}
+
+fn answers_in(hosts: &str, name: &str) -> Box<[NameAnswer]> {
+    let name = name.trim_end_matches('.');
+    let lines = hosts.lines().filter_map(|line| {
+        let mut words = line.split('#').next()?.split_whitespace();
+        let ip = words.next()?.parse().ok()?;
+        let is_named = words.any(|other| other.eq_ignore_ascii_case(name));
+        is_named.then_some(NameAnswer { ip, target: None })
+    });
+    let found: BTreeSet<NameAnswer> = lines.collect();
+    found.into_iter().collect()
 }
 
 impl DnsResolver {
@@ -50,6 +73,8 @@ impl DnsResolver {
         let options = builder.options_mut();
         // The TTL says when to ask again.
         options.cache_size = 0;
+        // It would be read once only.
+        options.use_hosts_file = ResolveHosts::Never;
         options.timeout = WITHIN;
         options.attempts = ATTEMPTS;
         builder.build().map(DnsResolver)
@@ -57,6 +82,12 @@ impl DnsResolver {
 
     /// Returns the addresses of a name; an error if it has none.
     pub async fn resolve(&self, name: &EndpointName) -> Result<NameAnswers, NetError> {
+        if let Some(answers) = in_hosts(&name.host) {
+            return Ok(NameAnswers {
+                answers,
+                ttl: HOSTS_TTL,
+            });
+        }
         let (mut answers, valid_until) = match name.is_srv {
             true => self.services(&name.host).await?,
             false => {
@@ -107,5 +138,22 @@ impl DnsResolver {
             true => Err(NetError::from("no server offers the service")),
             false => Ok((answers, valid_until)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_found_in_a_hosts_file() {
+        let hosts = "# 10.0.0.9 app\n127.0.0.1 localhost\n10.0.0.2\tApp app.internal # old\n10.0.0.1 app\nx app\n";
+        let found = |name: &str| -> Vec<String> {
+            let answers = answers_in(hosts, name);
+            answers.iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(found("app"), ["10.0.0.1", "10.0.0.2"]);
+        assert_eq!(found("app.internal."), ["10.0.0.2"]);
+        assert_eq!(found("old"), [""; 0]);
     }
 }

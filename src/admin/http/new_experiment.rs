@@ -132,7 +132,9 @@ impl Draft {
             problems.push(format!("The file already has an experiment {}.", form.name));
         }
         let number = |text: &str| text.trim().parse::<f64>().ok();
-        if !form.lift.is_empty() && number(&form.lift).is_none_or(|lift| !(lift > 0.0)) {
+        if !form.lift.is_empty()
+            && number(&form.lift).is_none_or(|lift| lift.is_nan() || lift <= 0.0)
+        {
             problems.push("The lift is a percentage above 0, such as 10.".to_owned());
         }
         let is_rate = |rate: f64| rate > 0.0 && rate < 100.0;
