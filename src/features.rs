@@ -9,6 +9,8 @@ pub enum Feature {
     Otlp,
     /// Exports as Apache Parquet.
     Parquet,
+    /// Every exposure and event as Apache Parquet.
+    Archive,
 }
 
 impl Feature {
@@ -18,6 +20,7 @@ impl Feature {
             Feature::Redis => "redis",
             Feature::Otlp => "otlp",
             Feature::Parquet => "parquet",
+            Feature::Archive => "archive",
         }
     }
 
@@ -27,6 +30,7 @@ impl Feature {
             Feature::Redis => cfg!(feature = "redis"),
             Feature::Otlp => cfg!(feature = "otlp"),
             Feature::Parquet => cfg!(feature = "parquet"),
+            Feature::Archive => cfg!(feature = "archive"),
         }
     }
 }

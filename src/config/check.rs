@@ -6,7 +6,7 @@ use super::metrics;
 use super::plan::{Journal, Plan};
 use super::reader::{Node, ReadContext};
 use super::{
-    admin, counting, error_pages, lifecycle, limits, logging, plan, privacy, routes, segments, tls,
+    admin, archive, counting, error_pages, lifecycle, limits, logging, plan, privacy, routes, segments, tls,
     tracing, upstreams, webhooks,
 };
 use crate::experiment::key_ring::KeyRing;
@@ -125,6 +125,10 @@ const KEYS: &[(&str, &str)] = &[
     ),
     ("files", FILES),
     (
+        "archive",
+        "{ to, every, backlog }: where all exposures and events are written as Parquet",
+    ),
+    (
         "webhooks",
         "who is told of winners, harm and the like: a list of { url, secret, on }",
     ),
@@ -154,6 +158,7 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
     let error_pages = error_pages::read(root, &mut watched);
     let access_log = logging::access_log(root);
     let counting = counting::read(root, &names, &mut watched);
+    let journal = journal(root);
     let secret = random_secret(root);
     let keys = |purpose| KeyRing::new(purpose, &secret, []);
     Plan {
@@ -161,7 +166,8 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
         tls: tls::server(root, &mut watched),
         admin: admin::read(root, listen, keys(plan::SESSION_KEYS)),
         store: super::store::store(root, &mut watched),
-        journal: journal(root),
+        archive: archive::read(root, journal.quota_bytes),
+        journal,
         workers: workers(root).unwrap_or(cores),
         identity: identity::read(root, keys(plan::IDENTITY_KEYS)),
         upstreams: upstreams.into(),

@@ -369,6 +369,9 @@ fn reload_once(file: &Path, active: &ActivePlan) -> Result<String, Refused> {
     if next.journal.path != old.journal.path {
         kept.push("journal.path");
     }
+    if next.archive != old.archive {
+        kept.push("archive");
+    }
     let to = |plan: &Plan| plan.access_log.as_ref().map(|log| log.to.clone());
     if to(&next) != to(&old) {
         kept.push("access_log");
@@ -376,6 +379,7 @@ fn reload_once(file: &Path, active: &ActivePlan) -> Result<String, Refused> {
     }
     (next.listen, next.workers) = (old.listen, old.workers);
     (next.journal, next.store) = (old.journal.clone(), old.store.clone());
+    next.archive = old.archive.clone();
     (next.admin.listen, next.admin.health) = (old.admin.listen, old.admin.health);
     let mut text = match &kept[..] {
         [] => format!("reloaded {}", file.display()),

@@ -168,14 +168,14 @@ fn records_are_read_back_over_many_segments() {
         "what is kept can be read again"
     );
     let through = readers[0].position() - 1;
-    readers[0].release(through).unwrap();
+    readers[0].release(through, &mut 0).unwrap();
     assert_eq!(
         segments(folder.path()).len(),
         1,
         "what was folded is deleted, but for the segment in use"
     );
     drop((writers, keeper));
-    assert!(readers[0].is_over());
+    assert!(readers[0].is_over(false));
     readers.pop().unwrap().remove().unwrap();
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     assert_eq!(
@@ -224,7 +224,7 @@ fn left_journal_is_adopted_by_one_process_only() {
         "another has it"
     );
     assert_eq!(drain(&mut adopted[0]), (0..500).collect::<Vec<_>>());
-    assert!(adopted[0].is_over());
+    assert!(adopted[0].is_over(false));
 }
 
 /// A journal of 100 records that was left, with its one segment changed.
@@ -291,7 +291,7 @@ fn full_journal_refuses_records_and_recovers() {
     assert!(append(&mut writers[0], 1, taken).is_err());
     assert_eq!(drain(&mut readers[0]).len() as u64, taken);
     let through = readers[0].position() - 1;
-    readers[0].release(through).unwrap();
+    readers[0].release(through, &mut 0).unwrap();
     let begun = std::time::Instant::now();
     while append(&mut writers[0], 1, taken).is_err() {
         assert!(

@@ -1,0 +1,98 @@
+//! A second reader of a journal, with a position of its own. It deletes nothing, and segments that it has
+//! not read yet are kept for it, up to [`Options::hold_bytes_max`](super::Options::hold_bytes_max).
+
+use super::hold::Hold;
+use super::layout::Chunk;
+use super::reader::Reader;
+use std::io;
+use std::sync::Arc;
+
+/// A second reader of a journal.
+#[derive(Debug)]
+pub struct Follower {
+    reader: Reader,
+    hold: Arc<Hold>,
+    dropped: u64,
+}
+
+impl Follower {
+    pub(super) fn new(reader: Reader, hold: Arc<Hold>) -> Follower {
+        Follower {
+            reader,
+            hold,
+            dropped: 0,
+        }
+    }
+
+    /// Returns the journal's name.
+    pub fn id(&self) -> &Arc<str> {
+        self.reader.id()
+    }
+
+    /// Whether a worker of this process writes or wrote it.
+    pub fn is_ours(&self) -> bool {
+        self.reader.is_ours()
+    }
+
+    /// Returns the sequence number of the next record.
+    pub fn position(&self) -> u64 {
+        self.reader.position()
+    }
+
+    /// Returns the number of written records that were not read yet.
+    pub fn waiting(&self) -> u64 {
+        (self.reader.written() + 1).saturating_sub(self.reader.position())
+    }
+
+    /// Whether nobody writes the journal, and everything was read that is still there.
+    pub fn is_at_end(&self) -> bool {
+        let written = self.reader.written();
+        !self.reader.is_live() && self.position().max(self.hold.released() + 1) > written
+    }
+
+    /// Returns the last record that was deleted.
+    pub fn released(&self) -> u64 {
+        self.hold.released()
+    }
+
+    /// Returns how many records were deleted before they were read, because more bytes waited than are kept.
+    pub fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    /// Returns the bytes that are kept for this reader alone.
+    pub fn held_bytes(&self) -> u64 {
+        self.hold.bytes()
+    }
+
+    /// Continues with the record after this one.
+    pub fn start_after(&mut self, sequence: u64) {
+        self.reader.seek(sequence + 1);
+    }
+
+    /// Needs no more records up to this one.
+    pub fn free(&self, through: u64) {
+        self.hold.free(through);
+    }
+
+    /// Reads up to `records_max` further records, up to the sequence number `last`: see [`Reader::next`].
+    pub fn next_through(&mut self, records_max: usize, last: u64) -> io::Result<Chunk> {
+        self.skip_released();
+        let (released, lost) = (self.hold.released(), self.reader.lost());
+        let chunk = self.reader.next_through(records_max, last);
+        if self.hold.released() > released {
+            // Deleted while it was read.
+            self.dropped += self.reader.lost() - lost;
+        }
+        chunk
+    }
+
+    /// Counts records that were deleted before they were read.
+    fn skip_released(&mut self) {
+        let (released, next) = (self.hold.released(), self.reader.position());
+        if released >= next {
+            self.dropped += released - next + 1;
+            self.reader.seek(released + 1);
+        }
+    }
+}
