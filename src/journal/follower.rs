@@ -3,6 +3,7 @@
 
 use super::hold::Hold;
 use super::layout::Chunk;
+use super::ranges::Ranges;
 use super::reader::Reader;
 use std::io;
 use std::sync::Arc;
@@ -12,6 +13,8 @@ use std::sync::Arc;
 pub struct Follower {
     reader: Reader,
     hold: Arc<Hold>,
+    /// Records that were deleted before they were read. Each counts once, however often its place is read.
+    dropped_ones: Ranges,
     dropped: u64,
 }
 
@@ -20,6 +23,7 @@ impl Follower {
         Follower {
             reader,
             hold,
+            dropped_ones: Ranges::default(),
             dropped: 0,
         }
     }
@@ -39,15 +43,14 @@ impl Follower {
         self.reader.position()
     }
 
-    /// Returns the number of written records that were not read yet.
-    pub fn waiting(&self) -> u64 {
-        (self.reader.written() + 1).saturating_sub(self.reader.position())
+    /// Whether a worker of this process still writes it.
+    pub fn is_live(&self) -> bool {
+        self.reader.is_live()
     }
 
-    /// Whether nobody writes the journal, and everything was read that is still there.
-    pub fn is_at_end(&self) -> bool {
-        let written = self.reader.written();
-        !self.reader.is_live() && self.position().max(self.hold.released() + 1) > written
+    /// Returns the sequence number of the last written record.
+    pub fn written(&self) -> u64 {
+        self.reader.written()
     }
 
     /// Returns the last record that was deleted.
@@ -68,6 +71,7 @@ impl Follower {
     /// Continues with the record after this one.
     pub fn start_after(&mut self, sequence: u64) {
         self.reader.seek(sequence + 1);
+        self.skip_released();
     }
 
     /// Needs no more records up to this one.
@@ -77,21 +81,23 @@ impl Follower {
 
     /// Reads up to `records_max` further records, up to the sequence number `last`: see [`Reader::next`].
     pub fn next_through(&mut self, records_max: usize, last: u64) -> io::Result<Chunk> {
-        self.skip_released();
-        let (released, lost) = (self.hold.released(), self.reader.lost());
-        let chunk = self.reader.next_through(records_max, last);
-        if self.hold.released() > released {
-            // Deleted while it was read.
-            self.dropped += self.reader.lost() - lost;
+        loop {
+            self.skip_released();
+            let first = self.reader.position();
+            let chunk = self.reader.next_through(records_max, last);
+            if self.hold.released() < first {
+                return chunk;
+            }
+            // Deleted while it was read: it is read again, so that exactly what is missing is counted.
+            self.reader.seek(first);
         }
-        chunk
     }
 
     /// Counts records that were deleted before they were read.
     fn skip_released(&mut self) {
         let (released, next) = (self.hold.released(), self.reader.position());
         if released >= next {
-            self.dropped += released - next + 1;
+            self.dropped += self.dropped_ones.add(next, released);
             self.reader.seek(released + 1);
         }
     }

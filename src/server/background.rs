@@ -6,8 +6,9 @@ use super::history::{self, FileRecorder};
 use super::opened::Opened;
 use super::reload::{self, Reloads, reload};
 use super::server_events::{self, ServerEvents};
-use super::{fd_limit, frequent_ids, ingest_scheduler, journals};
+use super::{archiving, fd_limit, frequent_ids, ingest_scheduler, journals};
 use crate::admin::{self, results::evaluator::Evaluator};
+use crate::archive::{Archiver, FoundJournals};
 use crate::config;
 use crate::config::declaration;
 use crate::config::plan::Plan;
@@ -41,6 +42,7 @@ pub struct Background {
     server_events: Option<Task>,
     journals: journal::JournalMaintenance,
     ingestion: Task,
+    archive: Option<Task>,
     results: Task,
     spans: Task,
     webhooks: Task,
@@ -119,7 +121,9 @@ impl Background {
                 exposed,
             })
         });
-        let (readers, options) = (opened.readers, opened.options);
+        let archived = opened.archived.clone();
+        let archive = archived.and_then(|found| start.archive(&plan, found));
+        let (readers, options) = ((opened.readers, opened.archived), opened.options);
         let ingestor =
             journals::ingestion(&plan, readers, &opened.store, &opened.telemetry, options);
         Background {
@@ -128,6 +132,7 @@ impl Background {
             server_events,
             journals: opened.keeper,
             ingestion: start.ingestion(ingestor),
+            archive,
             results: start.results(&evaluator),
             spans: start.spans(inbox),
             webhooks,
@@ -146,6 +151,9 @@ impl Background {
         drop(self.journals);
         supervisor.enter(Phase::Flushing);
         self.ingestion.ended().await;
+        if let Some(archive) = self.archive {
+            archive.ended().await;
+        }
         // A store that does not answer has nothing to analyze.
         if !self.telemetry.ingestion.failing.load(Ordering::Relaxed) {
             supervisor.enter(Phase::Concluding);
@@ -265,6 +273,17 @@ impl Start<'_> {
                 let ingestor = Arc::clone(&ingestor);
                 ingest_scheduler::keep(ingestor, INGEST_INTERVAL, phase.clone(), restarted)
             })
+    }
+
+    fn archive(&self, plan: &Plan, found: FoundJournals) -> Option<Task> {
+        let archive = plan.archive.clone()?;
+        let (store, telemetry) = (Arc::clone(self.store), Arc::clone(self.telemetry));
+        let archiver = Archiver::new(archive, store, telemetry, found);
+        let (archiver, phase) = (Arc::new(Mutex::new(archiver)), self.supervisor.phase());
+        let task = self.supervisor.spawn("archive", Policy::Restart, move || {
+            archiving::keep(Arc::clone(&archiver), phase.clone())
+        });
+        Some(task)
     }
 
     fn announcement(&self, replica: String) -> Task {

@@ -1,6 +1,7 @@
 //! The process: [`run`] opens files, starts workers and tasks, waits, and drains.
 
 mod active_plan;
+mod archiving;
 mod background;
 mod decided_plan;
 mod error_with_hint;
@@ -12,6 +13,7 @@ mod ingest_scheduler;
 mod journals;
 mod listeners;
 pub mod logging;
+mod low_priority;
 mod opened;
 mod reload;
 mod secrets;

@@ -31,6 +31,18 @@ const MODULES: &[(&str, &[&str])] = &[
         &["journal", "experiment", "tasks", "tls", "telemetry"],
     ),
     (
+        "archive",
+        &[
+            "config",
+            "experiment",
+            "journal",
+            "store",
+            "tasks",
+            "telemetry",
+            "tls",
+        ],
+    ),
+    (
         "notify",
         &[
             "config",
@@ -57,6 +69,7 @@ const MODULES: &[(&str, &[&str])] = &[
     (
         "admin",
         &[
+            "archive",
             "store",
             "stats",
             "config",
@@ -73,6 +86,7 @@ const MODULES: &[(&str, &[&str])] = &[
         "server",
         &[
             "admin",
+            "archive",
             "config",
             "experiment",
             "features",

@@ -1,0 +1,257 @@
+//! Writes records of journals to an archive, each once: see [`super`].
+
+use super::batch::{clean_again, write};
+use super::definitions;
+use super::encode::encode;
+use super::error::ArchiveError;
+use super::forgotten::AllForgotten;
+use super::found::FoundJournals;
+use super::journal::ArchivedJournal;
+use super::location::Location;
+use super::rows::{BatchRows, PhaseNumbers, Recorded};
+use crate::config::plan::Archive;
+use crate::experiment::record::Served;
+use crate::journal::Chunk;
+use crate::store::{Backoff, Store, phases};
+use crate::telemetry::Telemetry;
+use futures_util::FutureExt;
+use std::collections::{BTreeSet, HashSet};
+use std::future::Future;
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long the last records may take when the process stops. The next process archives the rest.
+const FINISH_WITHIN: Duration = Duration::from_secs(10);
+
+/// Writes records of journals to an archive.
+pub struct Archiver {
+    archive: Archive,
+    location: Option<Location>,
+    store: Arc<dyn Store>,
+    telemetry: Arc<Telemetry>,
+    found: FoundJournals,
+    journals: Vec<ArchivedJournal>,
+    /// Phases that have begun: their numbers stay.
+    phases: PhaseNumbers,
+    /// Declarations that the archive has.
+    defined: HashSet<u64>,
+    /// Records that were dropped from journals that are gone.
+    dropped_before: u64,
+    has_failed: bool,
+}
+
+impl Archiver {
+    /// Makes an archiver of the journals in `found`, also of those that will be added.
+    pub fn new(
+        archive: Archive,
+        store: Arc<dyn Store>,
+        telemetry: Arc<Telemetry>,
+        found: FoundJournals,
+    ) -> Archiver {
+        Archiver {
+            archive,
+            location: None,
+            store,
+            telemetry,
+            found,
+            journals: Vec::new(),
+            phases: PhaseNumbers::new(),
+            defined: HashSet::new(),
+            dropped_before: 0,
+            has_failed: false,
+        }
+    }
+
+    /// Archives at intervals until `stop` resolves, and then what is left, if that takes not long.
+    pub async fn run(&mut self, stop: impl Future<Output = ()>) {
+        let mut stop = std::pin::pin!(stop.fuse());
+        let mut backoff = Backoff::new();
+        loop {
+            let round = tokio::select! {
+                () = &mut stop => break,
+                round = self.round() => round,
+            };
+            self.report(round.as_ref().err());
+            let wait = match round {
+                Ok(true) => Duration::ZERO,
+                Ok(false) => {
+                    backoff = Backoff::new();
+                    self.archive.every
+                }
+                Err(_) => backoff.next().min(self.archive.every),
+            };
+            tokio::select! {
+                () = &mut stop => break,
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+        // A stop does not wait for an archive that is unavailable. The journals keep the records.
+        if self.has_failed {
+            return;
+        }
+        let finishing = async { while let Ok(true) = self.round().await {} };
+        if tokio::time::timeout(FINISH_WITHIN, finishing).await.is_err() {
+            tracing::warn!(
+                "not all records were archived within {FINISH_WITHIN:?}: the next process archives the rest"
+            );
+        }
+    }
+
+    /// Archives what is written now. Returns whether there is more.
+    async fn round(&mut self) -> Result<bool, ArchiveError> {
+        let found = self.found.take().into_iter();
+        self.journals.extend(found.map(ArchivedJournal::new));
+        self.measure();
+        let location = match &self.location {
+            Some(location) => location.clone(),
+            None => self
+                .location
+                .insert(Location::open(&self.archive.to)?)
+                .clone(),
+        };
+        let (mut is_more, mut unread) = (false, Ok(()));
+        for place in 0..self.journals.len() {
+            match self.step(&location, place).await {
+                Ok(more) => is_more |= more,
+                // The other journals can be read.
+                Err(error @ ArchiveError::Journal { .. }) => unread = Err(error),
+                Err(error) => return Err(error),
+            }
+        }
+        let (over, on): (Vec<_>, Vec<_>) = std::mem::take(&mut self.journals)
+            .into_iter()
+            .partition(ArchivedJournal::is_over);
+        self.journals = on;
+        self.dropped_before += over.iter().map(ArchivedJournal::dropped).sum::<u64>();
+        self.measure();
+        unread.map(|()| is_more)
+    }
+
+    /// Archives the next batch of a journal. Returns whether there is more.
+    async fn step(&mut self, location: &Location, place: usize) -> Result<bool, ArchiveError> {
+        let journal = &mut self.journals[place];
+        let Some((claim, chunks)) = journal.next(location).await? else {
+            return Ok(false);
+        };
+        let id = Arc::clone(journal.id());
+        let forgotten = AllForgotten::load(&*self.store).await?;
+        self.place(&chunks).await?;
+        self.define(location, &chunks).await?;
+        let is_gone = |id: &[u8], at_ms| at_ms <= forgotten.until_ms(id);
+        let rows = BatchRows::of(&chunks, &self.phases, is_gone);
+        let files = write(location, (&id, claim), &rows).await?;
+        clean_again(location, &*self.store, &forgotten, &files).await?;
+        self.journals[place].done(claim);
+        let archived = chunks.iter().map(|chunk| chunk.records.len()).sum::<usize>();
+        let counters = &self.telemetry.archive;
+        counters.records.fetch_add(archived as u64, Ordering::Relaxed);
+        let created = files.iter().filter(|file| !file.was_there).count();
+        counters.files.fetch_add(created as u64, Ordering::Relaxed);
+        Ok(self.journals[place].waiting() > 0)
+    }
+
+    /// Asks the store for the numbers of phases, as ingestion does.
+    async fn place(&mut self, chunks: &[Chunk]) -> Result<(), ArchiveError> {
+        let mut seen = BTreeSet::new();
+        for (_, record) in chunks.iter().flat_map(|chunk| &chunk.records) {
+            for exposure in &record.exposures {
+                let is_own = exposure.served == Served::Own;
+                seen.insert((record.declaration, exposure.experiment.0, !is_own));
+            }
+        }
+        for (digest, index, is_other) in seen {
+            let mut declarations = chunks.iter().filter_map(|it| it.declarations.get(&digest));
+            let Some(declaration) = declarations.next() else {
+                continue;
+            };
+            let Some(experiment) = declaration.experiments.get(index) else {
+                continue;
+            };
+            if self.phases.contains_key(&(digest, index)) {
+                continue;
+            }
+            let metrics = &declaration.metrics;
+            // The first exposure that counts begins the phase.
+            let phase = match is_other {
+                false => phases::claim(&*self.store, experiment, metrics).await?.phase,
+                true => {
+                    let located = phases::locate(&*self.store, experiment, metrics);
+                    located.await?.placement.phase
+                }
+            };
+            self.phases.insert((digest, index), phase);
+        }
+        Ok(())
+    }
+
+    /// Writes the declarations that records refer to, where the archive does not have them.
+    async fn define(&mut self, location: &Location, chunks: &[Chunk]) -> Result<(), ArchiveError> {
+        for chunk in chunks {
+            for (seq, record) in &chunk.records {
+                let digest = record.declaration;
+                if self.defined.contains(&digest) {
+                    continue;
+                }
+                if let Some(declaration) = chunk.declarations.get(&digest) {
+                    let first = Recorded {
+                        journal: &chunk.journal,
+                        seq: *seq,
+                        record,
+                    };
+                    let rows = encode(&definitions::rows(declaration, first)?)?;
+                    location.create(&definitions::file_name(digest), rows).await?;
+                }
+                self.defined.insert(digest);
+            }
+        }
+        Ok(())
+    }
+
+    fn measure(&self) {
+        let counters = &self.telemetry.archive;
+        let sum = |of: fn(&ArchivedJournal) -> u64| self.journals.iter().map(of).sum::<u64>();
+        let dropped = self.dropped_before + sum(ArchivedJournal::dropped);
+        counters.dropped.store(dropped, Ordering::Relaxed);
+        let waiting = sum(ArchivedJournal::waiting);
+        counters.waiting.store(waiting, Ordering::Relaxed);
+        let held = sum(ArchivedJournal::held_bytes);
+        counters.held_bytes.store(held, Ordering::Relaxed);
+        let problem = (dropped > 0).then(|| {
+            format!(
+                "{dropped} records were deleted before the archive {} had them, because more of the journal waited than `archive.backlog` allows; the counts have them",
+                self.archive.to
+            )
+        });
+        self.problem("archive-dropped", problem);
+    }
+
+    fn report(&mut self, error: Option<&ArchiveError>) {
+        let was_failing = std::mem::replace(&mut self.has_failed, error.is_some());
+        if let Some(ArchiveError::Objects(_) | ArchiveError::Folder { .. }) = error {
+            // A directory may have been removed.
+            self.location = None;
+        }
+        let counters = &self.telemetry.archive;
+        counters.failed.fetch_add(u64::from(error.is_some()), Ordering::Relaxed);
+        let problem = error.map(|error| {
+            format!(
+                "the archive {} is not written: {}. Requests are served and counted, and records wait in the journal, up to `archive.backlog`",
+                self.archive.to,
+                error.with_advice()
+            )
+        });
+        if was_failing && problem.is_none() {
+            tracing::info!("the archive is written again");
+        }
+        self.problem("archive", problem);
+    }
+
+    fn problem(&self, subject: &'static str, problem: Option<String>) {
+        if self.telemetry.problems.set(subject, problem.clone())
+            && let Some(problem) = problem
+        {
+            tracing::error!("{problem}");
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! Takes the place of the archive in a program without the feature `archive`, whose plans have none.
+
+use super::found::{FoundJournals, Swept};
+use crate::config::plan::Archive;
+use crate::store::Store;
+use crate::telemetry::Telemetry;
+use std::future::Future;
+use std::sync::Arc;
+
+/// An archiver of nothing.
+pub struct Archiver;
+
+/// There are none.
+#[derive(Debug, thiserror::Error)]
+#[error("there is no archive")]
+pub struct ArchiveError;
+
+impl ArchiveError {
+    /// Returns the error.
+    pub fn with_advice(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Archiver {
+    /// Makes an archiver of nothing.
+    pub fn new(_: Archive, _: Arc<dyn Store>, _: Arc<Telemetry>, _: FoundJournals) -> Archiver {
+        Archiver
+    }
+
+    /// Waits for `stop`.
+    pub async fn run(&mut self, stop: impl Future<Output = ()>) {
+        stop.await;
+    }
+}
+
+/// Does nothing.
+pub async fn forget(_: &Archive, _: &dyn Store) -> Result<Swept, ArchiveError> {
+    Ok(Swept::default())
+}
