@@ -8,12 +8,14 @@ use super::forgotten::AllForgotten;
 use super::found::FoundJournals;
 use super::journal::ArchivedJournal;
 use super::location::Location;
-use super::rows::{BatchRows, PhaseNumbers, Recorded};
+use super::rows::{BatchRows, PhaseNumbers, Recorded, folder};
+use super::tables::{self, RecordTable};
 use crate::config::plan::Archive;
-use crate::experiment::record::Served;
+use crate::experiment::record::{Declaration, Served};
 use crate::journal::Chunk;
 use crate::store::{Backoff, Store, phases};
 use crate::telemetry::Telemetry;
+use arrow_array::RecordBatch;
 use futures_util::FutureExt;
 use std::collections::{BTreeSet, HashSet};
 use std::future::Future;
@@ -21,6 +23,8 @@ use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// The name of files without rows.
+const SCHEMA_FILE: &str = "schema.parquet";
 /// How long the last records may take when the process stops. The next process archives the rest.
 const FINISH_WITHIN: Duration = Duration::from_secs(10);
 
@@ -32,8 +36,9 @@ pub struct Archiver {
     telemetry: Arc<Telemetry>,
     found: FoundJournals,
     journals: Vec<ArchivedJournal>,
-    /// Phases that have begun: their numbers stay.
     phases: PhaseNumbers,
+    /// Those that have begun: their numbers stay.
+    begun: HashSet<(u64, usize)>,
     /// Declarations that the archive has.
     defined: HashSet<u64>,
     /// Records that were dropped from journals that are gone.
@@ -57,6 +62,7 @@ impl Archiver {
             found,
             journals: Vec::new(),
             phases: PhaseNumbers::new(),
+            begun: HashSet::new(),
             defined: HashSet::new(),
             dropped_before: 0,
             has_failed: false,
@@ -105,10 +111,10 @@ impl Archiver {
         self.measure();
         let location = match &self.location {
             Some(location) => location.clone(),
-            None => self
-                .location
-                .insert(Location::open(&self.archive.to)?)
-                .clone(),
+            None => {
+                let opened = self.open().await?;
+                self.location.insert(opened).clone()
+            }
         };
         let (mut is_more, mut unread) = (false, Ok(()));
         for place in 0..self.journals.len() {
@@ -156,31 +162,41 @@ impl Archiver {
         let mut seen = BTreeSet::new();
         for (_, record) in chunks.iter().flat_map(|chunk| &chunk.records) {
             for exposure in &record.exposures {
-                let is_own = exposure.served == Served::Own;
-                seen.insert((record.declaration, exposure.experiment.0, !is_own));
+                let begins = exposure.served == Served::Own;
+                seen.insert((record.declaration, exposure.experiment.0, begins));
             }
         }
-        for (digest, index, is_other) in seen {
+        for (digest, index, begins) in seen {
             let mut declarations = chunks.iter().filter_map(|it| it.declarations.get(&digest));
-            let Some(declaration) = declarations.next() else {
-                continue;
-            };
-            let Some(experiment) = declaration.experiments.get(index) else {
-                continue;
-            };
-            if self.phases.contains_key(&(digest, index)) {
-                continue;
+            if let Some(declaration) = declarations.next() {
+                self.place_one(declaration, index, begins).await?;
             }
-            let metrics = &declaration.metrics;
-            // The first exposure that counts begins the phase.
-            let phase = match is_other {
-                false => phases::claim(&*self.store, experiment, metrics).await?.phase,
-                true => {
-                    let located = phases::locate(&*self.store, experiment, metrics);
-                    located.await?.placement.phase
-                }
-            };
-            self.phases.insert((digest, index), phase);
+        }
+        Ok(())
+    }
+
+    /// Asks for the number of the phase of an experiment. The first exposure that counts begins it.
+    async fn place_one(
+        &mut self,
+        declaration: &Declaration,
+        index: usize,
+        begins: bool,
+    ) -> Result<(), ArchiveError> {
+        let place = (declaration.digest, index);
+        let Some(experiment) = declaration.experiments.get(index) else {
+            return Ok(());
+        };
+        if self.begun.contains(&place) {
+            return Ok(());
+        }
+        let (store, metrics) = (&*self.store, &declaration.metrics);
+        let placement = match begins {
+            true => phases::claim(store, experiment, metrics).await?,
+            false => phases::locate(store, experiment, metrics).await?.placement,
+        };
+        self.phases.insert(place, placement.phase);
+        if begins {
+            self.begun.insert(place);
         }
         Ok(())
     }
@@ -193,19 +209,39 @@ impl Archiver {
                 if self.defined.contains(&digest) {
                     continue;
                 }
-                if let Some(declaration) = chunk.declarations.get(&digest) {
-                    let first = Recorded {
-                        journal: &chunk.journal,
-                        seq: *seq,
-                        record,
-                    };
-                    let rows = encode(&definitions::rows(declaration, first)?)?;
-                    location.create(&definitions::file_name(digest), rows).await?;
+                let Some(declaration) = chunk.declarations.get(&digest) else {
+                    continue;
+                };
+                for index in 0..declaration.experiments.len() {
+                    self.place_one(declaration, index, false).await?;
                 }
+                let first = Recorded {
+                    journal: &chunk.journal,
+                    seq: *seq,
+                    record,
+                };
+                let rows = definitions::rows(declaration, first, &self.phases)?;
+                let name = definitions::file_name(digest);
+                location.create(&name, encode(&rows)?).await?;
                 self.defined.insert(digest);
             }
         }
         Ok(())
+    }
+
+    /// Opens the archive, and gives each table a file without rows: programs that read a table of which there is no file
+    /// do not know its columns.
+    async fn open(&self) -> Result<Location, ArchiveError> {
+        let location = Location::open(&self.archive.to)?;
+        for table in RecordTable::ALL {
+            let empty = RecordBatch::new_empty(table.schema());
+            let name = format!("{}/{SCHEMA_FILE}", folder(table, 0));
+            location.create(&name, encode(&empty)?).await?;
+        }
+        let empty = RecordBatch::new_empty(tables::definitions());
+        let name = format!("{}/{SCHEMA_FILE}", tables::DEFINITIONS);
+        location.create(&name, encode(&empty)?).await?;
+        Ok(location)
     }
 
     fn measure(&self) {

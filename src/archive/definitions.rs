@@ -1,7 +1,7 @@
 //! Declarations as rows of the table `definitions`.
 
 use super::columns::{hex, in_value_scale, ints, longs, texts, times, values};
-use super::rows::Recorded;
+use super::rows::{PhaseNumbers, Recorded};
 use super::tables;
 use crate::experiment::metric::MetricGoal;
 use crate::experiment::record::{Declaration, DeclaredExperiment, DeclaredGroup, DeclaredMetric};
@@ -23,7 +23,11 @@ struct Row<'a> {
 }
 
 /// Returns the rows of a declaration, which `first` refers to.
-pub fn rows(declaration: &Declaration, first: Recorded<'_>) -> Result<RecordBatch, ArrowError> {
+pub fn rows(
+    declaration: &Declaration,
+    first: Recorded<'_>,
+    phases: &PhaseNumbers,
+) -> Result<RecordBatch, ArrowError> {
     let rows = all_rows(declaration);
     let all = || rows.iter();
     let experiment = || all().map(|row| row.experiment.map(|(_, it)| it));
@@ -43,12 +47,14 @@ pub fn rows(declaration: &Declaration, first: Recorded<'_>) -> Result<RecordBatc
     let weight = group().map(|it| it.map(|it| it.weight.get()));
     let cap = |it: &DeclaredMetric| it.cap.map(|cap| in_value_scale(cap, it.scale));
     let index = |place: usize| place as i32;
+    let phase = |row: &Row<'_>| phases.get(&(declaration.digest, row.experiment?.0));
     let columns = vec![
         texts(all().map(|_| Some(hex(declaration.digest)))),
         texts(all().map(|row| Some(kind(row)))),
         times(all().map(|_| first.record.at_ms)),
         texts(experiment().map(|it| it.map(|it| &*it.name))),
         ints(all().map(|row| row.experiment.map(|(place, _)| index(place)))),
+        ints(all().map(|row| phase(row).map(|phase| *phase as i32))),
         texts(experiment().map(epoch)),
         Arc::new(Float64Array::from_iter(traffic)),
         texts(experiment().map(|it| it.and_then(|it| it.salt.as_deref()))),

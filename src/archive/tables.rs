@@ -111,6 +111,7 @@ pub fn definitions() -> SchemaRef {
         needed("ts", timestamp()),
         optional("experiment_id", DataType::Utf8),
         optional("experiment_index", DataType::Int32),
+        optional("phase", DataType::Int32),
         optional("epoch", DataType::Utf8),
         optional("traffic", DataType::Float64),
         optional("salt", DataType::Utf8),

@@ -2,6 +2,7 @@
 
 mod admin_client;
 mod admin_server;
+mod archive;
 mod check;
 mod completions;
 mod config_file;
@@ -66,6 +67,9 @@ enum Command {
     Explain(explain::Arguments),
     /// Write users, their values or hourly totals as CSV, JSON Lines or Parquet
     Export(export::Arguments),
+    /// Print views of the archive for a warehouse
+    #[command(subcommand)]
+    Archive(archive::ArchiveCommand),
     /// Delete one user from the store
     Forget(forget::Arguments),
     /// Serve control to everybody until the experiment is resumed
@@ -129,6 +133,7 @@ fn run(command: Command, output: Output) -> anyhow::Result<()> {
         Command::Results(arguments) => results::run(&arguments, output),
         Command::Explain(arguments) => explain::run(&arguments, output),
         Command::Export(arguments) => export::run(&arguments, output),
+        Command::Archive(command) => archive::run(&command, output),
         Command::Forget(arguments) => forget::run(&arguments, output),
         Command::Pause(arguments) => decisions::run("pause", &arguments, output),
         Command::Resume(arguments) => decisions::run("resume", &arguments, output),

@@ -3,6 +3,7 @@
 use super::plan::{Archive, ArchiveTarget, BucketPath};
 use super::reader::Node;
 use crate::features::Feature;
+use std::path::PathBuf;
 use std::time::Duration;
 
 const TO: &str = "s3://bucket/prefix, gs://bucket/prefix, az://container/prefix, or the path of a directory, relative to this file";
@@ -77,44 +78,17 @@ fn backlog(node: &Node<'_>, quota_bytes: u64) -> u64 {
 
 fn target(root: &Node<'_>, node: &Node<'_>) -> Option<ArchiveTarget> {
     let text = node.path_text(TO)?;
-    let Some((scheme, place)) = text.split_once("://") else {
-        return folder(root, node, text);
-    };
-    let of_bucket: fn(BucketPath) -> ArchiveTarget = match scheme {
-        "s3" => ArchiveTarget::S3,
-        "gs" => ArchiveTarget::GoogleCloud,
-        "az" => ArchiveTarget::Azure,
-        _ => {
-            node.problem(format!("{scheme}:// is not a known archive"), TO);
-            return None;
+    match parse(text) {
+        Ok(ArchiveTarget::Folder(path)) => folder(node, root.file(path.to_str().unwrap_or(text))),
+        Ok(target) => Some(target),
+        Err(why) => {
+            node.problem(why, TO);
+            None
         }
-    };
-    let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
-    if bucket.is_empty() || bucket.contains(['@', '?', '#', ':', ' ']) {
-        node.problem(
-            format!("{scheme}:// without the name of a bucket"),
-            format!("{TO}; credentials and endpoints come from the environment"),
-        );
-        return None;
     }
-    let prefix = prefix.trim_matches('/');
-    let is_sound = |part: &str| !part.is_empty() && part != "." && part != "..";
-    if prefix.contains(['?', '#']) || !prefix.is_empty() && !prefix.split('/').all(is_sound) {
-        node.problem("this is not a prefix of keys", TO);
-        return None;
-    }
-    Some(of_bucket(BucketPath {
-        bucket: bucket.into(),
-        prefix: prefix.into(),
-    }))
 }
 
-fn folder(root: &Node<'_>, node: &Node<'_>, text: &str) -> Option<ArchiveTarget> {
-    if text.is_empty() {
-        node.problem("an empty text", TO);
-        return None;
-    }
-    let path = root.file(text);
+fn folder(node: &Node<'_>, path: PathBuf) -> Option<ArchiveTarget> {
     if std::fs::metadata(&path).is_ok_and(|found| !found.is_dir()) {
         node.problem(
             format!("{} is a file", path.display()),
@@ -123,6 +97,37 @@ fn folder(root: &Node<'_>, node: &Node<'_>, text: &str) -> Option<ArchiveTarget>
         return None;
     }
     Some(ArchiveTarget::Folder(path))
+}
+
+/// Reads where an archive is. An error says what is wrong.
+pub fn parse(text: &str) -> Result<ArchiveTarget, String> {
+    let Some((scheme, place)) = text.split_once("://") else {
+        return match text.is_empty() {
+            true => Err("an empty text".to_owned()),
+            false => Ok(ArchiveTarget::Folder(text.into())),
+        };
+    };
+    let of_bucket: fn(BucketPath) -> ArchiveTarget = match scheme {
+        "s3" => ArchiveTarget::S3,
+        "gs" => ArchiveTarget::GoogleCloud,
+        "az" => ArchiveTarget::Azure,
+        _ => return Err(format!("{scheme}:// is not a known archive")),
+    };
+    let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
+    if bucket.is_empty() || bucket.contains(['@', '?', '#', ':', ' ']) {
+        return Err(format!(
+            "{scheme}:// is followed by the name of a bucket alone; credentials and endpoints come from the environment"
+        ));
+    }
+    let prefix = prefix.trim_matches('/');
+    let is_sound = |part: &str| !part.is_empty() && part != "." && part != "..";
+    if prefix.contains(['?', '#']) || !prefix.is_empty() && !prefix.split('/').all(is_sound) {
+        return Err(format!("{prefix:?} is not a prefix of keys"));
+    }
+    Ok(of_bucket(BucketPath {
+        bucket: bucket.into(),
+        prefix: prefix.into(),
+    }))
 }
 
 #[cfg(test)]
@@ -168,6 +173,7 @@ mod tests {
             assert_eq!(read(archive).unwrap_err(), [expected], "{archive}");
         }
         let manifest = format!("{}/Cargo.toml is a file", env!("CARGO_MANIFEST_DIR"));
+        let bucket = "archive.to: s3:// is followed by the name of a bucket alone; credentials and endpoints come from the environment";
         check("out", "archive: a text \"out\" instead of keys");
         check("{ every: 1m }", "archive: `to` is missing");
         check(
@@ -176,15 +182,15 @@ mod tests {
         );
         check(
             "{ to: \"s3:///x\" }",
-            "archive.to: s3:// without the name of a bucket",
+            bucket,
         );
         check(
             "{ to: \"s3://key:secret@b\" }",
-            "archive.to: s3:// without the name of a bucket",
+            bucket,
         );
         check(
             "{ to: \"s3://b/../c\" }",
-            "archive.to: this is not a prefix of keys",
+            "archive.to: \"../c\" is not a prefix of keys",
         );
         check("{ to: Cargo.toml }", &format!("archive.to: {manifest}"));
         check(

@@ -51,6 +51,7 @@ mod upstreams;
 mod version_rules;
 mod webhooks;
 
+pub use archive::parse as archive_target;
 pub use admin::AdminAccess;
 pub use diagnostic::{ConfigWarning, Diagnostic, InvalidConfig};
 pub use document::matching;
