@@ -19,8 +19,8 @@ use arrow_array::RecordBatch;
 use futures_util::FutureExt;
 use std::collections::{BTreeSet, HashSet};
 use std::future::Future;
-use std::sync::atomic::Ordering;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// The name of files without rows.
@@ -96,8 +96,17 @@ impl Archiver {
         if self.has_failed {
             return;
         }
-        let finishing = async { while let Ok(true) = self.round().await {} };
-        if tokio::time::timeout(FINISH_WITHIN, finishing).await.is_err() {
+        let finishing = async {
+            let mut round = Ok(true);
+            while let Ok(true) = round {
+                round = self.round().await;
+            }
+            self.report(round.as_ref().err());
+        };
+        if tokio::time::timeout(FINISH_WITHIN, finishing)
+            .await
+            .is_err()
+        {
             tracing::warn!(
                 "not all records were archived within {FINISH_WITHIN:?}: the next process archives the rest"
             );
@@ -149,9 +158,14 @@ impl Archiver {
         let files = write(location, (&id, claim), &rows).await?;
         clean_again(location, &*self.store, &forgotten, &files).await?;
         self.journals[place].done(claim);
-        let archived = chunks.iter().map(|chunk| chunk.records.len()).sum::<usize>();
+        let archived = chunks
+            .iter()
+            .map(|chunk| chunk.records.len())
+            .sum::<usize>();
         let counters = &self.telemetry.archive;
-        counters.records.fetch_add(archived as u64, Ordering::Relaxed);
+        counters
+            .records
+            .fetch_add(archived as u64, Ordering::Relaxed);
         let created = files.iter().filter(|file| !file.was_there).count();
         counters.files.fetch_add(created as u64, Ordering::Relaxed);
         Ok(self.journals[place].waiting() > 0)
@@ -232,7 +246,8 @@ impl Archiver {
     /// Opens the archive, and gives each table a file without rows: programs that read a table of which there is no file
     /// do not know its columns.
     async fn open(&self) -> Result<Location, ArchiveError> {
-        let location = Location::open(&self.archive.to)?;
+        // The next round tries again, and this one reports.
+        let location = Location::open(&self.archive.to, 0)?;
         for table in RecordTable::ALL {
             let empty = RecordBatch::new_empty(table.schema());
             let name = format!("{}/{SCHEMA_FILE}", folder(table, 0));
@@ -269,7 +284,9 @@ impl Archiver {
             self.location = None;
         }
         let counters = &self.telemetry.archive;
-        counters.failed.fetch_add(u64::from(error.is_some()), Ordering::Relaxed);
+        counters
+            .failed
+            .fetch_add(u64::from(error.is_some()), Ordering::Relaxed);
         let problem = error.map(|error| {
             format!(
                 "the archive {} is not written: {}. Requests are served and counted, and records wait in the journal, up to `archive.backlog`",

@@ -56,7 +56,10 @@ pub async fn last(
     for after in [Some(name(journal, released)), None] {
         let mut names = location.list(&folder, after.as_deref())?;
         while let Some(name) = names.try_next().await? {
-            let number = name.rsplit('/').next().and_then(|it| it.strip_suffix(".json"));
+            let number = name
+                .rsplit('/')
+                .next()
+                .and_then(|it| it.strip_suffix(".json"));
             first = first.max(number.and_then(|it| it.parse().ok()));
         }
         if first.is_some() {

@@ -16,7 +16,8 @@ use std::sync::Arc;
 pub fn exposures(rows: &[ExposureRow<'_>]) -> Result<RecordBatch, ArrowError> {
     let all = || rows.iter();
     // The user of such a record means nothing.
-    let is_somebody = |row: &&ExposureRow<'_>| !matches!(row.exposure.served, Served::NotCounted(_));
+    let is_somebody =
+        |row: &&ExposureRow<'_>| !matches!(row.exposure.served, Served::NotCounted(_));
     let user = |row| Some(row).filter(is_somebody).map(|row| row.of.user());
     let variation = |row: &ExposureRow<'_>| {
         let group = row.experiment.groups.get(row.exposure.group.0);
@@ -36,7 +37,11 @@ pub fn exposures(rows: &[ExposureRow<'_>]) -> Result<RecordBatch, ArrowError> {
         texts(all().map(|row| Some(&*row.of.record.segments))),
         texts(all().map(|row| Some(epoch(row).to_string()))),
     ];
-    table(RecordTable::Exposures, columns, rows.iter().map(|row| row.of))
+    table(
+        RecordTable::Exposures,
+        columns,
+        rows.iter().map(|row| row.of),
+    )
 }
 
 /// The rows of events.

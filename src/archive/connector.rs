@@ -1,5 +1,6 @@
 //! HTTP for object stores, with the TLS of all other clients of this program.
 
+use crate::store::chain;
 use crate::tls::{self, Trust};
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
@@ -34,10 +35,11 @@ pub struct Connector;
 
 impl HttpConnector for Connector {
     fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
-        let fails = |error: Box<dyn std::error::Error + Send + Sync>| object_store::Error::Generic {
-            store: "TLS",
-            source: error,
-        };
+        let fails =
+            |error: Box<dyn std::error::Error + Send + Sync>| object_store::Error::Generic {
+                store: "TLS",
+                source: error,
+            };
         let trust = Trust::system().map_err(|error| fails(error.fix("SSL_CERT_FILE").into()))?;
         let config = tls::client(trust, None).map_err(|error| fails(error.into()))?;
         let mut tcp = Tcp::new();
@@ -75,7 +77,8 @@ fn http_error(error: Error) -> HttpError {
         true => HttpErrorKind::Connect,
         false => HttpErrorKind::Request,
     };
-    HttpError::new(kind, error)
+    // Their text has no cause.
+    HttpError::new(kind, io::Error::other(chain(&error)))
 }
 
 /// Opens connections, with TLS where the address says https.

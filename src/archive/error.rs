@@ -41,6 +41,9 @@ pub enum ArchiveError {
         /// What is wrong.
         why: String,
     },
+    /// The archive does not have what is asked for.
+    #[error("it has no {0}")]
+    Missing(String),
     /// Rows cannot be encoded.
     #[error("rows cannot be encoded")]
     Parquet(#[from] parquet::errors::ParquetError),
@@ -69,9 +72,7 @@ impl ArchiveError {
     fn advice(&self) -> Option<&'static str> {
         use object_store::Error as E;
         Some(match self {
-            ArchiveError::Objects(E::NotFound { .. }) => {
-                "create the bucket, or correct `archive.to`"
-            }
+            ArchiveError::Objects(E::NotFound { .. }) => "create it, or correct `archive.to`",
             ArchiveError::Objects(E::PermissionDenied { .. } | E::Unauthenticated { .. }) => {
                 "give the credentials in the environment leave to list, read and write there"
             }
@@ -86,7 +87,8 @@ impl ArchiveError {
             }
             ArchiveError::Counts(error) => return error.advice(),
             ArchiveError::Unreadable { .. } => "move it away",
-            ArchiveError::Journal { .. }
+            ArchiveError::Missing(_)
+            | ArchiveError::Journal { .. }
             | ArchiveError::Parquet(_)
             | ArchiveError::Rows(_)
             | ArchiveError::Tls(_) => return None,
@@ -94,11 +96,21 @@ impl ArchiveError {
     }
 }
 
-/// The first cause in words: errors of HTTP repeat themselves, and show whole responses.
+/// The error in words that are the same each time. Those of HTTP name how long each request took, and may show whole
+/// responses.
 fn brief(error: &object_store::Error) -> String {
     const CHARACTERS_MAX: usize = 300;
+    if matches!(error, object_store::Error::NotFound { .. }) {
+        return "there is no bucket or container of this name".to_owned();
+    }
     let text = error.to_string();
-    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let text = text.split('<').next().unwrap_or_default();
+    let mut text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if let Some((what, rest)) = text.split_once(" in ")
+        && let Some((_, why)) = rest.split_once(" - ")
+    {
+        text = format!("{what}: {why}");
+    }
     match text.char_indices().nth(CHARACTERS_MAX) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text,

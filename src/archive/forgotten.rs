@@ -7,14 +7,41 @@ use crate::store::Store;
 use crate::store::forgotten::ForgottenUsers;
 use arrow_array::cast::AsArray;
 use arrow_array::types::TimestampMicrosecondType;
-use arrow_array::{BooleanArray, RecordBatch, StringArray};
+use arrow_array::{BooleanArray, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow_select::filter::filter_record_batch;
 use std::collections::HashMap;
 
-/// The forgotten users of all experiments of a store.
+/// The forgotten users of all experiments of a store, and others.
 #[derive(Clone, Debug, Default)]
 pub struct AllForgotten {
     shards: Vec<ForgottenUsers>,
+    others: HashMap<Vec<u8>, u64>,
+}
+
+/// The columns of a table that tell whose rows it has.
+pub struct IdColumns<'a> {
+    /// The time of each record, in Unix microseconds.
+    pub at_us: &'a TimestampMicrosecondArray,
+    /// The columns of [`RecordTable::ids`].
+    pub ids: Vec<&'a StringArray>,
+}
+
+impl<'a> IdColumns<'a> {
+    /// Finds the columns in rows of a table.
+    pub fn of(table: RecordTable, rows: &'a RecordBatch) -> Result<IdColumns<'a>, ArchiveError> {
+        let at = rows.column_by_name(table.recorded_at());
+        let at = at.and_then(|it| it.as_primitive_opt::<TimestampMicrosecondType>());
+        let ids = table.ids().iter().map(|name| rows.column_by_name(name));
+        let ids: Option<Vec<&StringArray>> = ids.map(|it| it?.as_string_opt::<i32>()).collect();
+        match (at, ids) {
+            (Some(at_us), Some(ids)) => Ok(IdColumns { at_us, ids }),
+            _ => {
+                let why = "a column of users or times is missing".to_owned();
+                let path = table.name().to_owned();
+                Err(ArchiveError::Unreadable { path, why })
+            }
+        }
+    }
 }
 
 impl AllForgotten {
@@ -27,12 +54,18 @@ impl AllForgotten {
             }
         }
         shards.retain(|shard| shard.version > 0);
-        Ok(AllForgotten { shards })
+        let others = HashMap::new();
+        Ok(AllForgotten { shards, others })
+    }
+
+    /// Adds an ID whose records up to this time, in Unix milliseconds, are forgotten.
+    pub fn add(&mut self, id: Vec<u8>, until_ms: u64) {
+        self.others.insert(id, until_ms);
     }
 
     /// Whether nobody was forgotten.
     pub fn is_empty(&self) -> bool {
-        self.shards.is_empty()
+        self.shards.is_empty() && self.others.is_empty()
     }
 
     /// Whether nobody was forgotten since `earlier` was loaded.
@@ -47,7 +80,10 @@ impl AllForgotten {
     /// forgotten.
     pub fn until_ms(&self, user: &[u8]) -> u64 {
         let until = self.shards.iter().map(|shard| shard.until_ms(user));
-        until.max().unwrap_or(0)
+        until
+            .chain(self.others.get(user).copied())
+            .max()
+            .unwrap_or(0)
     }
 
     /// Removes the rows of forgotten users; `None` where there are none of them.
@@ -56,18 +92,10 @@ impl AllForgotten {
         table: RecordTable,
         rows: &RecordBatch,
     ) -> Result<Option<RecordBatch>, ArchiveError> {
-        if self.shards.is_empty() {
+        if self.is_empty() {
             return Ok(None);
         }
-        let at = rows.column_by_name(table.recorded_at());
-        let at = at.and_then(|it| it.as_primitive_opt::<TimestampMicrosecondType>());
-        let ids = table.ids().iter().map(|name| rows.column_by_name(name));
-        let ids: Option<Vec<&StringArray>> = ids.map(|it| it?.as_string_opt::<i32>()).collect();
-        let (Some(at), Some(ids)) = (at, ids) else {
-            let why = "a column of users or times is missing".to_owned();
-            let path = table.name().to_owned();
-            return Err(ArchiveError::Unreadable { path, why });
-        };
+        let IdColumns { at_us, ids } = IdColumns::of(table, rows)?;
         let mut known = HashMap::<&str, i64>::new();
         let mut kept = vec![true; rows.num_rows()];
         for ids in ids {
@@ -77,7 +105,7 @@ impl AllForgotten {
                     .entry(id)
                     .or_insert_with(|| 1000 * self.until_ms(&unreadable(id)) as i64);
                 // Times of rows are whole milliseconds.
-                kept[row] &= at.value(row) > *until_us;
+                kept[row] &= at_us.value(row) > *until_us;
             }
         }
         if kept.iter().all(|kept| *kept) {

@@ -37,12 +37,12 @@ pub struct Location {
 pub struct ReadVersion(UpdateVersion);
 
 impl Location {
-    /// Opens an archive. Creates a local directory that is missing; an object store is asked only when it is used.
-    pub fn open(target: &ArchiveTarget) -> Result<Location, ArchiveError> {
-        // The archiver tries again, and reports meanwhile.
+    /// Opens an archive. Creates a local directory that is missing; an object store is asked only when it is used, and
+    /// asked again after errors of its own so often.
+    pub fn open(target: &ArchiveTarget, retries_max: usize) -> Result<Location, ArchiveError> {
         let retry = RetryConfig {
-            max_retries: 2,
-            retry_timeout: Duration::from_secs(20),
+            max_retries: retries_max,
+            retry_timeout: OBJECT_WITHIN,
             ..RetryConfig::default()
         };
         let url = target.to_string();
@@ -126,10 +126,13 @@ impl Location {
         let path = self.path(name)?;
         let options = PutOptions::from(mode);
         let putting = self.objects.put_opts(&path, bytes.into(), options);
-        within(putting).await.map(drop).map_err(|error| match error {
-            ArchiveError::Objects(error) if self.folder.is_some() => self.of_disk(error),
-            error => error,
-        })
+        within(putting)
+            .await
+            .map(drop)
+            .map_err(|error| match error {
+                ArchiveError::Objects(error) if self.folder.is_some() => self.of_disk(error),
+                error => error,
+            })
     }
 
     /// An error of the local directory, where it is one of the system.

@@ -26,6 +26,8 @@ mod columns;
 #[cfg(feature = "archive")]
 mod connector;
 #[cfg(feature = "archive")]
+mod declared;
+#[cfg(feature = "archive")]
 mod definitions;
 #[cfg(feature = "archive")]
 mod encode;
@@ -39,7 +41,12 @@ mod journal;
 #[cfg(feature = "archive")]
 mod location;
 #[cfg(feature = "archive")]
+mod past;
+mod question;
+#[cfg(feature = "archive")]
 mod rows;
+#[cfg(feature = "archive")]
+mod rows_back;
 #[cfg(feature = "archive")]
 mod sweep;
 #[cfg(feature = "archive")]
@@ -53,6 +60,9 @@ pub use archiver::Archiver;
 pub use error::ArchiveError;
 pub use found::{FoundJournals, Swept};
 #[cfg(feature = "archive")]
+pub use past::ArchivedPast;
+pub use question::ReplayQuestion;
+#[cfg(feature = "archive")]
 pub use sweep::forget;
 #[cfg(not(feature = "archive"))]
-pub use without_archive::{ArchiveError, Archiver, forget};
+pub use without_archive::{ArchiveError, ArchivedPast, Archiver, forget};

@@ -1,7 +1,9 @@
 //! Takes the place of the archive in a program without the feature `archive`, whose plans have none.
 
 use super::found::{FoundJournals, Swept};
-use crate::config::plan::Archive;
+use super::question::ReplayQuestion;
+use crate::config::plan::{Archive, ArchiveTarget};
+use crate::journal::Chunk;
 use crate::store::Store;
 use crate::telemetry::Telemetry;
 use std::future::Future;
@@ -34,7 +36,25 @@ impl Archiver {
     }
 }
 
+/// The records of no archive.
+pub struct ArchivedPast;
+
+impl ArchivedPast {
+    /// Fails.
+    pub async fn open(
+        _: &ArchiveTarget,
+        _: ReplayQuestion,
+    ) -> Result<ArchivedPast, ArchiveError> {
+        Err(ArchiveError)
+    }
+
+    /// Returns nothing.
+    pub async fn next(&mut self) -> Result<Option<Chunk>, ArchiveError> {
+        Ok(None)
+    }
+}
+
 /// Does nothing.
-pub async fn forget(_: &Archive, _: &dyn Store) -> Result<Swept, ArchiveError> {
+pub async fn forget(_: &Archive, _: &dyn Store, _: (&[u8], u64)) -> Result<Swept, ArchiveError> {
     Ok(Swept::default())
 }

@@ -23,6 +23,7 @@ mod known_users;
 mod output;
 mod override_;
 mod plan;
+mod replay;
 mod results;
 mod run;
 mod simulate;
@@ -87,6 +88,8 @@ enum Command {
     Plan(plan::Arguments),
     /// Judge totals that were counted elsewhere, such as in a warehouse, as the file's experiments
     Judge(judge::Arguments),
+    /// Count a new metric from the archive, as if it had been in the file, and judge it
+    Replay(replay::Arguments),
     /// Write the experiments of another vendor as a routes file, in which users keep their groups
     Import(import::Arguments),
     /// Print a signed token that puts its bearer into a group
@@ -142,6 +145,7 @@ fn run(command: Command, output: Output) -> anyhow::Result<()> {
         Command::Wait(arguments) => wait::run(&arguments, output),
         Command::Plan(arguments) => plan::run(&arguments, output),
         Command::Judge(arguments) => judge::run(&arguments, output),
+        Command::Replay(arguments) => replay::run(&arguments, output),
         Command::Import(arguments) => import::run(&arguments, output),
         Command::Override(arguments) => override_::run(&arguments, output),
         Command::Healthcheck(arguments) => healthcheck::run(&arguments, output),

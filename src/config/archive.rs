@@ -180,14 +180,8 @@ mod tests {
             "{ to: \"ftp://b\" }",
             "archive.to: ftp:// is not a known archive",
         );
-        check(
-            "{ to: \"s3:///x\" }",
-            bucket,
-        );
-        check(
-            "{ to: \"s3://key:secret@b\" }",
-            bucket,
-        );
+        check("{ to: \"s3:///x\" }", bucket);
+        check("{ to: \"s3://key:secret@b\" }", bucket);
         check(
             "{ to: \"s3://b/../c\" }",
             "archive.to: \"../c\" is not a prefix of keys",

@@ -6,8 +6,8 @@ use super::metrics;
 use super::plan::{Journal, Plan};
 use super::reader::{Node, ReadContext};
 use super::{
-    admin, archive, counting, error_pages, lifecycle, limits, logging, plan, privacy, routes, segments, tls,
-    tracing, upstreams, webhooks,
+    admin, archive, counting, error_pages, lifecycle, limits, logging, plan, privacy, routes,
+    segments, tls, tracing, upstreams, webhooks,
 };
 use crate::experiment::key_ring::KeyRing;
 use std::collections::BTreeMap;

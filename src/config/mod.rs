@@ -51,8 +51,8 @@ mod upstreams;
 mod version_rules;
 mod webhooks;
 
-pub use archive::parse as archive_target;
 pub use admin::AdminAccess;
+pub use archive::parse as archive_target;
 pub use diagnostic::{ConfigWarning, Diagnostic, InvalidConfig};
 pub use document::matching;
 pub use name::is_name;

@@ -55,7 +55,9 @@ pub struct Reader {
 
 /// Returns how many bytes are kept for second readers alone, beyond those that may be.
 pub fn held_beyond(readers: &[Reader]) -> u64 {
-    let held = readers.iter().map(|reader| reader.held_bytes().unwrap_or(0));
+    let held = readers
+        .iter()
+        .map(|reader| reader.held_bytes().unwrap_or(0));
     let most = readers.first().map_or(0, |it| it.options.hold_bytes_max);
     held.sum::<u64>().saturating_sub(most)
 }

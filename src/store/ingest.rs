@@ -159,6 +159,11 @@ impl Ingestor {
         false
     }
 
+    /// Ingests records at hand, whose numbers in their journal follow those before.
+    pub async fn ingest(&mut self, chunks: &[Chunk]) -> Result<(), StoreError> {
+        self.give(chunks).await
+    }
+
     /// Ingests the records that are left.
     pub async fn finish(&mut self) {
         // A stop does not wait for a store that hangs. The journals keep the records.

@@ -131,7 +131,10 @@ pub enum Dialect {
 impl Dialect {
     /// Returns the statements for an archive.
     pub fn sql(self, archive: &ArchiveTarget) -> anyhow::Result<String> {
-        let mut sql = format!("-- The archive {archive}, as `watershed archive sql` of {} knows it.\n", env!("CARGO_PKG_VERSION"));
+        let mut sql = format!(
+            "-- The archive {archive}, as `watershed archive sql` of {} knows it.\n",
+            env!("CARGO_PKG_VERSION")
+        );
         sql.push_str(&self.setup(archive)?);
         for (table, columns) in TABLES {
             sql.push_str(&self.table(archive, table, columns)?);
@@ -279,7 +282,9 @@ fn url(archive: &ArchiveTarget) -> anyhow::Result<String> {
 
 fn absolute(path: &Path) -> anyhow::Result<String> {
     let path = std::path::absolute(path)?;
-    let text = path.to_str().context("the path of the archive is no text")?;
+    let text = path
+        .to_str()
+        .context("the path of the archive is no text")?;
     Ok(text.to_owned())
 }
 
@@ -294,11 +299,19 @@ fn clickhouse_source(archive: &ArchiveTarget, files: &str) -> anyhow::Result<Str
             format!("file({}, 'Parquet')", text(&place))
         }
         ArchiveTarget::S3(place) => {
-            let address = format!("https://{}.s3.amazonaws.com/{}", place.bucket, within(place));
+            let address = format!(
+                "https://{}.s3.amazonaws.com/{}",
+                place.bucket,
+                within(place)
+            );
             format!("s3({}, 'Parquet')", text(&address))
         }
         ArchiveTarget::GoogleCloud(place) => {
-            let address = format!("https://storage.googleapis.com/{}/{}", place.bucket, within(place));
+            let address = format!(
+                "https://storage.googleapis.com/{}/{}",
+                place.bucket,
+                within(place)
+            );
             format!("gcs({}, 'Parquet')", text(&address))
         }
         ArchiveTarget::Azure(place) => format!(

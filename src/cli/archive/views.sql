@@ -3,10 +3,10 @@
 CREATE OR REPLACE VIEW watershed_people AS
 SELECT user_id, person_id
 FROM (
-  SELECT minted_id AS user_id, user_id AS person_id,
-         ROW_NUMBER() OVER (PARTITION BY minted_id ORDER BY ts, user_id) AS place
-  FROM watershed_identities
-  WHERE minted_id IS NOT NULL
+  SELECT i.minted_id AS user_id, i.user_id AS person_id,
+         ROW_NUMBER() OVER (PARTITION BY i.minted_id ORDER BY i.ts, i.user_id) AS place
+  FROM watershed_identities AS i
+  WHERE i.minted_id IS NOT NULL
 ) AS joined
 WHERE place = 1;
 
