@@ -2,9 +2,11 @@
 
 use super::error::ArchiveError;
 use super::location::Location;
+use super::tables::RecordTable;
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 /// A batch of a journal: its first and its last record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,6 +27,16 @@ impl Claim {
     pub fn file_name(self, journal: &str) -> String {
         let Claim { first, last } = self;
         format!("{journal}-{first:020}-{last:020}.parquet")
+    }
+
+    /// Reads the name of a file, if it is of this journal.
+    fn of_file_name(name: &str, journal: &str) -> Option<Claim> {
+        let numbers = name.strip_prefix(journal)?.strip_prefix('-')?;
+        let (first, last) = numbers.strip_suffix(".parquet")?.split_once('-')?;
+        Some(Claim {
+            first: first.parse().ok()?,
+            last: last.parse().ok()?,
+        })
     }
 }
 
@@ -68,8 +80,32 @@ pub async fn last(
     }
     match first {
         Some(first) => Ok(Some(read(location, journal, first).await?)),
-        None => Ok(None),
+        None => of_files(location, journal).await,
     }
+}
+
+/// Finds the last batch of a journal by the names of its files, in case the claims were lost.
+async fn of_files(location: &Location, journal: &str) -> Result<Option<Claim>, ArchiveError> {
+    let mut last: Option<Claim> = None;
+    for table in RecordTable::ALL {
+        let name = table.name();
+        // A journal has no exposures from before it was made.
+        let after = day_before(journal).map(|day| format!("{name}/{day}"));
+        let mut names = location.list(name, after.as_deref())?;
+        while let Some(name) = names.try_next().await? {
+            let file = name.rsplit('/').next().unwrap_or_default();
+            last = last.max(Claim::of_file_name(file, journal));
+        }
+    }
+    Ok(last)
+}
+
+/// The folder of the day before a journal was made, by its name, which begins with a time.
+fn day_before(journal: &str) -> Option<String> {
+    const DAY_S: i64 = 86_400;
+    let (seconds, _) = Uuid::try_parse(journal).ok()?.get_timestamp()?.to_unix();
+    let time = jiff::Timestamp::from_second(i64::try_from(seconds).ok()? - DAY_S).ok()?;
+    Some(time.strftime("dt=%Y-%m-%d").to_string())
 }
 
 fn name(journal: &str, first: u64) -> String {

@@ -62,7 +62,8 @@ impl Declared {
         if experiment != Some(&question.experiment) {
             return Ok(());
         }
-        self.counted.extend(event.map(|event| (digest, event.to_owned())));
+        self.counted
+            .extend(event.map(|event| (digest, event.to_owned())));
         let Some(group) = rows.text("variation_id", row)? else {
             return Ok(());
         };

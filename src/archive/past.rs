@@ -59,7 +59,9 @@ impl ArchivedPast {
                 files.push((table, name.clone()));
             }
         }
-        let by_hour = batches.into_iter().map(|(file, (hour, files))| ((hour, file), files));
+        let by_hour = batches
+            .into_iter()
+            .map(|(file, (hour, files))| ((hour, file), files));
         let by_hour: BTreeMap<_, _> = by_hour.collect();
         Ok(ArchivedPast {
             location,
@@ -204,7 +206,9 @@ impl ArchivedPast {
         };
         if event == self.question.event {
             observation.count = u32::try_from(rows.long("n", row)?).unwrap_or(u32::MAX);
-            let value = rows.value("value", row)?.filter(|_| self.question.has_values);
+            let value = rows
+                .value("value", row)?
+                .filter(|_| self.question.has_values);
             observation.sum = in_units(value.unwrap_or_default(), self.question.metric.scale);
             // One that its reporter gave is a digest; another one is a place in a journal.
             let id = rows.needed("event_id", row)?;

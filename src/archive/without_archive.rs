@@ -41,10 +41,7 @@ pub struct ArchivedPast;
 
 impl ArchivedPast {
     /// Fails.
-    pub async fn open(
-        _: &ArchiveTarget,
-        _: ReplayQuestion,
-    ) -> Result<ArchivedPast, ArchiveError> {
+    pub async fn open(_: &ArchiveTarget, _: ReplayQuestion) -> Result<ArchivedPast, ArchiveError> {
         Err(ArchiveError)
     }
 

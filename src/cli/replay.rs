@@ -82,25 +82,44 @@ fn experiment_name(plan: &Plan, name: Option<&str>) -> anyhow::Result<String> {
 
 /// Returns the experiment with this metric alone, and what to ask of the archive.
 fn question(plan: &Plan, name: &str, metric: &str) -> anyhow::Result<(Plan, ReplayQuestion)> {
-    let definition = plan.definitions.get(name).context("the experiment has no definition")?;
+    let definition = plan
+        .definitions
+        .get(name)
+        .context("the experiment has no definition")?;
     let mut whole: Value = serde_json::from_str(definition)?;
     let is_new = metric.contains(':');
-    let metric_name = metric.split(':').next().unwrap_or_default().trim().trim_matches('"');
+    let metric_name = metric
+        .split(':')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .trim_matches('"');
     let experiment = &mut whole["experiments"][name];
     experiment["metrics"] = json!([metric_name]);
     if let Some(experiment) = experiment.as_object_mut() {
         // Their harm is not replayed.
         experiment.remove("guardrails");
     }
-    let metrics = match whole.as_object_mut().and_then(|whole| whole.remove("metrics")) {
+    let metrics = match whole
+        .as_object_mut()
+        .and_then(|whole| whole.remove("metrics"))
+    {
         Some(metrics) if !is_new => metrics.to_string(),
         _ => format!("{{ {metric} }}"),
     };
     // JSON is YAML.
-    let text = whole.to_string().replacen('{', &format!("{{\"metrics\": {metrics}, "), 1);
+    let text = whole
+        .to_string()
+        .replacen('{', &format!("{{\"metrics\": {metrics}, "), 1);
     let plan = config::parse(&text, std::path::Path::new("--metric"), &|_| None)?;
-    let index = plan.experiment_named(name).context("the experiment has no definition")?;
-    let index = *plan.experiment(index).metrics.first().context("the metric is missing")?;
+    let index = plan
+        .experiment_named(name)
+        .context("the experiment has no definition")?;
+    let index = *plan
+        .experiment(index)
+        .metrics
+        .first()
+        .context("the metric is missing")?;
     let metric = plan.metric(index);
     let declared = declaration(&plan).metrics.swap_remove(index.0);
     let event = match &metric.trigger {
@@ -151,20 +170,29 @@ async fn replay(
     let telemetry = Arc::new(Telemetry::default());
     let mut ingestor = Ingestor::new(Vec::new(), Arc::clone(&store), telemetry, Vec::new);
     let name = question.experiment.clone();
-    let mut past = ArchivedPast::open(archive, question).await.map_err(failed)?;
+    let mut past = ArchivedPast::open(archive, question)
+        .await
+        .map_err(failed)?;
     while let Some(chunk) = past.next().await.map_err(failed)? {
         ingestor.ingest(&[chunk]).await?;
     }
-    let index = plan.experiment_named(&name).context("the experiment is gone")?;
+    let index = plan
+        .experiment_named(&name)
+        .context("the experiment is gone")?;
     let experiment = plan.experiment(index);
     let declaration = declaration(plan);
     let declared = &declaration.experiments[index.0];
     let located = phases::locate(&*store, declared, &declaration.metrics).await?;
     let evaluator = Evaluator::default();
     let evaluation = match segment {
-        None => evaluator.evaluate(plan, experiment, located, &*store).await?,
+        None => {
+            evaluator
+                .evaluate(plan, experiment, located, &*store)
+                .await?
+        }
         Some(segment) => {
-            if plan.metrics.iter().any(|metric| metric.within_ms.is_some()) {
+            let mut metrics = experiment.metrics.iter().map(|index| plan.metric(*index));
+            if metrics.any(|metric| metric.within_ms.is_some()) {
                 return Err(not_replayed("a metric with `within`, of one segment,"));
             }
             let mut totals = store.totals(&located.placement.key).await?;
@@ -186,7 +214,11 @@ async fn replay(
 fn keep_segment(totals: &mut ExperimentTotals, segment: &str) -> anyhow::Result<()> {
     let mut known = std::collections::BTreeSet::new();
     let mut is_found = false;
-    for group in totals.epochs.iter_mut().flat_map(|epoch| epoch.groups.values_mut()) {
+    for group in totals
+        .epochs
+        .iter_mut()
+        .flat_map(|epoch| epoch.groups.values_mut())
+    {
         let mut of_segment = None;
         for (key, part) in std::mem::take(&mut group.segments) {
             // Behind the name is a digest of the segment's definition.

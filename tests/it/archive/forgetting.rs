@@ -101,7 +101,15 @@ fn forgotten_users_leave_archived_files_for_good() {
         [rows(&site.out(), "person"), rows(&site.out(), &minted)],
         [0, 0]
     );
-    assert_eq!(rows(&site.out(), "user-3"), 1);
+    let exposures = "SELECT COUNT(*) FROM watershed_exposures WHERE user_id = 'user-3'";
+    let warehouse = Warehouse::of(Engine::Duckdb, &site.out());
+    assert_eq!(warehouse.number(exposures), 1);
+    let doubled = "SELECT COUNT(*) FROM (SELECT 1 FROM watershed_exposures GROUP BY journal, seq, experiment_id HAVING COUNT(*) > 1)";
+    assert_eq!(
+        warehouse.number(doubled),
+        0,
+        "positions are in the names of files, too"
+    );
 }
 
 /// Records of a forgotten user that wait in the journal are not archived later.

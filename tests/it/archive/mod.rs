@@ -3,6 +3,7 @@
 mod crashes;
 mod forgetting;
 mod object_stores;
+mod replay;
 mod warehouse;
 
 use crate::support::client::Client;
