@@ -85,7 +85,7 @@ impl Archiver {
                     backoff = Backoff::new();
                     self.archive.every
                 }
-                Err(_) => backoff.next().min(self.archive.every),
+                Err(_) => backoff.delay().min(self.archive.every),
             };
             tokio::select! {
                 () = &mut stop => break,

@@ -15,6 +15,7 @@ use object_store::{
     Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions, RetryConfig, UpdateVersion,
 };
 use std::fs::File;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,7 +74,10 @@ impl Location {
     }
 
     fn of_folder(folder: &std::path::Path) -> Result<Location, ArchiveError> {
-        std::fs::create_dir_all(folder).map_err(|source| {
+        // It has IDs of users: who else may read it is for its owner to say.
+        let mut made = std::fs::DirBuilder::new();
+        made.recursive(true).mode(0o700);
+        made.create(folder).map_err(|source| {
             let path = folder.to_owned();
             ArchiveError::Folder { path, source }
         })?;

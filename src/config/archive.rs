@@ -174,7 +174,7 @@ mod tests {
         }
         let manifest = format!("{}/Cargo.toml is a file", env!("CARGO_MANIFEST_DIR"));
         let bucket = "archive.to: s3:// is followed by the name of a bucket alone; credentials and endpoints come from the environment";
-        check("out", "archive: a text \"out\" instead of keys");
+        check("out", "archive: the text \"out\" instead of keys");
         check("{ every: 1m }", "archive: `to` is missing");
         check(
             "{ to: \"ftp://b\" }",

@@ -141,7 +141,7 @@ impl Ingestor {
                 Err(error) => {
                     self.answers = false;
                     self.report(Some(&error));
-                    self.backoff.next()
+                    self.backoff.delay()
                 }
             };
             if stop.is_terminated() {

@@ -70,6 +70,66 @@ impl Engine {
     }
 }
 
+/// The query of the guide gives `watershed judge` the totals with which it comes to the verdict of the results.
+#[test]
+fn judge_agrees_with_the_results_on_totals_of_the_archive() {
+    const GUIDE: &str = include_str!("../../../docs/guides/archive.md");
+    let query = GUIDE.split("```sql\n").nth(1).unwrap();
+    let query = query
+        .split("```")
+        .next()
+        .unwrap()
+        .trim()
+        .trim_end_matches(';');
+    let mut site = super::Site::start("{ to: out, every: 1s }", "", &[]);
+    super::visits(&site.proxy, 0..150);
+    let results = site.end();
+    let folder = tempfile::TempDir::new().unwrap();
+    let totals = folder.path().join("totals.csv");
+    let query = query.replace("totals.csv", totals.to_str().unwrap());
+    Warehouse::of(Engine::Duckdb, &site.out()).ask(&query);
+    let judged = Command::new(BINARY)
+        .args(["--json", "judge"])
+        .arg(&totals)
+        .arg("-c")
+        .arg(site.proxy.file())
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&judged.stderr);
+    assert!(
+        judged.status.success(),
+        "{errors}{}",
+        String::from_utf8_lossy(&judged.stdout)
+    );
+    let judged: Value = serde_json::from_slice(&judged.stdout).unwrap();
+    for (judged, counted) in judged
+        .as_array()
+        .unwrap()
+        .iter()
+        .zip(results["experiments"].as_array().unwrap())
+    {
+        assert_eq!(judged["name"], counted["name"]);
+        assert_eq!(judged["verdict"]["state"], counted["verdict"]["state"]);
+        let metrics = |it: &Value| it["metrics"].as_array().unwrap().clone();
+        for (judged, counted) in metrics(judged).iter().zip(metrics(counted)) {
+            // Results have users of a window once it is over.
+            if counted["name"] == "soon" {
+                continue;
+            }
+            for (judged, counted) in judged["groups"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .zip(counted["groups"].as_array().unwrap())
+            {
+                for key in ["name", "users", "converted", "rate"] {
+                    assert_eq!(judged[key], counted[key], "{key}: {judged:#} {counted:#}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn views_for_other_databases_are_sound_sql() {
     let code = "
