@@ -8,7 +8,8 @@ use super::forgotten::AllForgotten;
 use super::found::FoundJournals;
 use super::journal::ArchivedJournal;
 use super::location::Location;
-use super::rows::{BatchRows, PhaseNumbers, Recorded, folder};
+use super::record_rows::JournaledRecord;
+use super::rows::{BatchRows, PhaseNumbers, folder};
 use super::tables::{self, RecordTable};
 use crate::config::plan::Archive;
 use crate::experiment::record::{Declaration, Served};
@@ -229,7 +230,7 @@ impl Archiver {
                 for index in 0..declaration.experiments.len() {
                     self.place_one(declaration, index, false).await?;
                 }
-                let first = Recorded {
+                let first = JournaledRecord {
                     journal: &chunk.journal,
                     seq: *seq,
                     record,

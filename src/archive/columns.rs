@@ -1,6 +1,6 @@
 //! Rows as columns of Arrow.
 
-use super::rows::{EventRow, ExposureRow, Recorded, TIME_MAX_MS, served};
+use super::record_rows::{EventRow, ExposureRow, JournaledRecord, TIME_MAX_MS, served};
 use super::tables::{RecordTable, VALUE_PRECISION, VALUE_SCALE};
 use crate::experiment::metric::MetricKind;
 use crate::experiment::record::Served;
@@ -64,7 +64,7 @@ pub fn events(rows: &[EventRow<'_>]) -> Result<RecordBatch, ArrowError> {
 }
 
 /// The rows of identities.
-pub fn identities(rows: &[Recorded<'_>]) -> Result<RecordBatch, ArrowError> {
+pub fn identities(rows: &[JournaledRecord<'_>]) -> Result<RecordBatch, ArrowError> {
     let all = || rows.iter();
     let columns: Vec<ArrayRef> = vec![
         times(all().map(|row| row.record.at_ms)),
@@ -74,7 +74,7 @@ pub fn identities(rows: &[Recorded<'_>]) -> Result<RecordBatch, ArrowError> {
     table(RecordTable::Identities, columns, rows.iter().copied())
 }
 
-impl Recorded<'_> {
+impl JournaledRecord<'_> {
     fn user(&self) -> String {
         readable(&self.record.user)
     }
@@ -84,10 +84,10 @@ impl Recorded<'_> {
 fn table<'a>(
     table: RecordTable,
     mut columns: Vec<ArrayRef>,
-    records: impl Iterator<Item = Recorded<'a>> + Clone,
+    records: impl Iterator<Item = JournaledRecord<'a>> + Clone,
 ) -> Result<RecordBatch, ArrowError> {
     let all = || records.clone();
-    let unit = |of: Recorded<'a>| Some(&*of.record.unit).filter(|unit| !unit.is_empty());
+    let unit = |of: JournaledRecord<'a>| Some(&*of.record.unit).filter(|unit| !unit.is_empty());
     let is_new = all().map(|of| Some(of.record.is_new));
     columns.push(Arc::new(BooleanArray::from_iter(is_new)));
     columns.push(texts(all().map(unit)));

@@ -31,9 +31,9 @@ const IDLE_MAX: Duration = Duration::from_secs(30);
 
 /// Makes the HTTP client of an object store.
 #[derive(Debug)]
-pub struct Connector;
+pub struct ObjectConnector;
 
-impl HttpConnector for Connector {
+impl HttpConnector for ObjectConnector {
     fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
         let fails =
             |error: Box<dyn std::error::Error + Send + Sync>| object_store::Error::Generic {

@@ -1,7 +1,8 @@
 //! Declarations as rows of the table `definitions`.
 
 use super::columns::{hex, in_value_scale, ints, longs, texts, times, values};
-use super::rows::{PhaseNumbers, Recorded};
+use super::record_rows::JournaledRecord;
+use super::rows::PhaseNumbers;
 use super::tables;
 use crate::experiment::metric::MetricGoal;
 use crate::experiment::record::{Declaration, DeclaredExperiment, DeclaredGroup, DeclaredMetric};
@@ -25,7 +26,7 @@ struct Row<'a> {
 /// Returns the rows of a declaration, which `first` refers to.
 pub fn rows(
     declaration: &Declaration,
-    first: Recorded<'_>,
+    first: JournaledRecord<'_>,
     phases: &PhaseNumbers,
 ) -> Result<RecordBatch, ArrowError> {
     let rows = all_rows(declaration);

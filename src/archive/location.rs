@@ -1,6 +1,6 @@
 //! Where an archive is: a directory or an object store.
 
-use super::connector::Connector;
+use super::connector::ObjectConnector;
 use super::error::ArchiveError;
 use crate::config::plan::{ArchiveTarget, BucketPath};
 use bytes::Bytes;
@@ -52,17 +52,21 @@ impl Location {
             ArchiveTarget::Folder(folder) => return Location::of_folder(folder),
             ArchiveTarget::S3(place) => {
                 let builder = AmazonS3Builder::from_env().with_url(url).with_retry(retry);
-                let builder = builder.with_http_connector(Connector);
+                let builder = builder.with_http_connector(ObjectConnector);
                 (Arc::new(builder.build()?), base(place)?)
             }
             ArchiveTarget::GoogleCloud(place) => {
                 let builder = GoogleCloudStorageBuilder::from_env().with_url(url);
-                let builder = builder.with_retry(retry).with_http_connector(Connector);
+                let builder = builder
+                    .with_retry(retry)
+                    .with_http_connector(ObjectConnector);
                 (Arc::new(builder.build()?), base(place)?)
             }
             ArchiveTarget::Azure(place) => {
                 let builder = MicrosoftAzureBuilder::from_env().with_url(url);
-                let builder = builder.with_retry(retry).with_http_connector(Connector);
+                let builder = builder
+                    .with_retry(retry)
+                    .with_http_connector(ObjectConnector);
                 (Arc::new(builder.build()?), base(place)?)
             }
         };

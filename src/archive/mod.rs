@@ -44,6 +44,8 @@ mod location;
 mod past;
 mod question;
 #[cfg(feature = "archive")]
+mod record_rows;
+#[cfg(feature = "archive")]
 mod rows;
 #[cfg(feature = "archive")]
 mod rows_back;
@@ -65,4 +67,6 @@ pub use question::ReplayQuestion;
 #[cfg(feature = "archive")]
 pub use sweep::forget;
 #[cfg(not(feature = "archive"))]
-pub use without_archive::{ArchiveError, ArchivedPast, Archiver, forget};
+pub use without_archive::{
+    NoArchiveError as ArchiveError, NoArchivedPast as ArchivedPast, NoArchiver as Archiver, forget,
+};

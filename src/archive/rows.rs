@@ -2,72 +2,23 @@
 
 use super::columns;
 use super::error::ArchiveError;
+use super::record_rows::{EventRow, ExposureRow, JournaledRecord, TIME_MAX_MS};
 use super::tables::RecordTable;
-use crate::experiment::metric::Observation;
-use crate::experiment::record::{
-    Declaration, DeclaredExperiment, DeclaredMetric, Exposure, Served,
-};
-use crate::journal::{Chunk, OwnedRecord};
+use crate::experiment::record::Declaration;
+use crate::journal::Chunk;
 use arrow_array::RecordBatch;
 use std::collections::{BTreeMap, HashMap};
-use std::num::NonZeroU64;
 
 /// By declaration and the index of an experiment in it: the number of the phase that its exposures belong to.
 pub type PhaseNumbers = HashMap<(u64, usize), u32>;
 
 const HOUR_MS: u64 = 3_600_000;
-/// The end of the year 9999, beyond which no database has times.
-pub const TIME_MAX_MS: u64 = 253_402_300_799_999;
-
-/// A record and where it stands.
-#[derive(Clone, Copy)]
-pub struct Recorded<'a> {
-    /// The journal.
-    pub journal: &'a str,
-    /// The sequence number.
-    pub seq: u64,
-    /// The record.
-    pub record: &'a OwnedRecord,
-}
-
-/// A row of exposures.
-pub struct ExposureRow<'a> {
-    /// The record.
-    pub of: Recorded<'a>,
-    /// The experiment.
-    pub experiment: &'a DeclaredExperiment,
-    /// The exposure.
-    pub exposure: &'a Exposure,
-    /// The number of the phase.
-    pub phase: u32,
-}
-
-/// A row of events.
-pub struct EventRow<'a> {
-    /// The record.
-    pub of: Recorded<'a>,
-    /// The metric that counts the event.
-    pub metric: &'a DeclaredMetric,
-    /// What was observed.
-    pub observation: &'a Observation,
-    /// The place of the observation in the record.
-    pub ordinal: usize,
-}
-
-impl EventRow<'_> {
-    /// Returns when the event happened, in Unix milliseconds.
-    pub fn at_ms(&self) -> u64 {
-        let own = self.observation.at_ms.map(NonZeroU64::get);
-        own.unwrap_or(self.of.record.at_ms)
-    }
-}
-
 /// The rows of some records of one journal, by hour: Unix milliseconds divided by 3,600,000.
 #[derive(Default)]
 pub struct BatchRows<'a> {
     exposures: BTreeMap<u64, Vec<ExposureRow<'a>>>,
     events: BTreeMap<u64, Vec<EventRow<'a>>>,
-    identities: BTreeMap<u64, Vec<Recorded<'a>>>,
+    identities: BTreeMap<u64, Vec<JournaledRecord<'a>>>,
 }
 
 impl<'a> BatchRows<'a> {
@@ -85,7 +36,7 @@ impl<'a> BatchRows<'a> {
                 let Some(declaration) = declaration.filter(|_| is_kept) else {
                     continue;
                 };
-                let of = Recorded {
+                let of = JournaledRecord {
                     journal: &chunk.journal,
                     seq: *seq,
                     record,
@@ -100,8 +51,13 @@ impl<'a> BatchRows<'a> {
         rows
     }
 
-    fn add(&mut self, of: Recorded<'a>, declaration: &'a Declaration, phases: &PhaseNumbers) {
-        let Recorded { record, .. } = of;
+    fn add(
+        &mut self,
+        of: JournaledRecord<'a>,
+        declaration: &'a Declaration,
+        phases: &PhaseNumbers,
+    ) {
+        let JournaledRecord { record, .. } = of;
         for exposure in &record.exposures {
             let index = exposure.experiment.0;
             let Some(experiment) = declaration.experiments.get(index) else {
@@ -131,8 +87,8 @@ impl<'a> BatchRows<'a> {
         }
     }
 
-    fn add_identity(&mut self, of: Recorded<'a>) {
-        let Recorded { record, .. } = of;
+    fn add_identity(&mut self, of: JournaledRecord<'a>) {
+        let JournaledRecord { record, .. } = of;
         let nothing = record.exposures.is_empty() && record.observations.is_empty();
         let only_came_back = nothing && !record.is_new;
         if record.minted.is_some() || only_came_back {
@@ -166,15 +122,4 @@ pub fn folder(table: RecordTable, hour: u64) -> String {
     let time = jiff::Timestamp::from_second((hour * 3600) as i64).unwrap_or_default();
     let place = time.strftime("dt=%Y-%m-%d/hour=%H");
     format!("{}/{place}", table.name())
-}
-
-/// Returns what `served` says of an exposure, and why it is not counted.
-pub fn served(exposure: &Exposure) -> (&'static str, Option<&'static str>) {
-    match exposure.served {
-        Served::Own => ("own", None),
-        Served::Fallback => ("fallback", None),
-        Served::Override => ("override", None),
-        Served::Unfinished => ("unfinished", None),
-        Served::NotCounted(why) => ("not_counted", Some(why.name())),
-    }
 }

@@ -10,24 +10,24 @@ use std::future::Future;
 use std::sync::Arc;
 
 /// An archiver of nothing.
-pub struct Archiver;
+pub struct NoArchiver;
 
 /// There are none.
 #[derive(Debug, thiserror::Error)]
 #[error("there is no archive")]
-pub struct ArchiveError;
+pub struct NoArchiveError;
 
-impl ArchiveError {
+impl NoArchiveError {
     /// Returns the error.
     pub fn with_advice(&self) -> String {
         self.to_string()
     }
 }
 
-impl Archiver {
+impl NoArchiver {
     /// Makes an archiver of nothing.
-    pub fn new(_: Archive, _: Arc<dyn Store>, _: Arc<Telemetry>, _: FoundJournals) -> Archiver {
-        Archiver
+    pub fn new(_: Archive, _: Arc<dyn Store>, _: Arc<Telemetry>, _: FoundJournals) -> NoArchiver {
+        NoArchiver
     }
 
     /// Waits for `stop`.
@@ -37,21 +37,24 @@ impl Archiver {
 }
 
 /// The records of no archive.
-pub struct ArchivedPast;
+pub struct NoArchivedPast;
 
-impl ArchivedPast {
+impl NoArchivedPast {
     /// Fails.
-    pub async fn open(_: &ArchiveTarget, _: ReplayQuestion) -> Result<ArchivedPast, ArchiveError> {
-        Err(ArchiveError)
+    pub async fn open(
+        _: &ArchiveTarget,
+        _: ReplayQuestion,
+    ) -> Result<NoArchivedPast, NoArchiveError> {
+        Err(NoArchiveError)
     }
 
     /// Returns nothing.
-    pub async fn next(&mut self) -> Result<Option<Chunk>, ArchiveError> {
+    pub async fn next(&mut self) -> Result<Option<Chunk>, NoArchiveError> {
         Ok(None)
     }
 }
 
 /// Does nothing.
-pub async fn forget(_: &Archive, _: &dyn Store, _: (&[u8], u64)) -> Result<Swept, ArchiveError> {
+pub async fn forget(_: &Archive, _: &dyn Store, _: (&[u8], u64)) -> Result<Swept, NoArchiveError> {
     Ok(Swept::default())
 }

@@ -174,7 +174,7 @@ async fn replay(
         .await
         .map_err(failed)?;
     while let Some(chunk) = past.next().await.map_err(failed)? {
-        ingestor.ingest(&[chunk]).await?;
+        ingestor.give(&[chunk]).await?;
     }
     let index = plan
         .experiment_named(&name)

@@ -158,8 +158,7 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
     let error_pages = error_pages::read(root, &mut watched);
     let access_log = logging::access_log(root);
     let counting = counting::read(root, &names, &mut watched);
-    let journal = journal(root);
-    let secret = random_secret(root);
+    let (journal, secret) = (journal(root), random_secret(root));
     let keys = |purpose| KeyRing::new(purpose, &secret, []);
     Plan {
         listen,

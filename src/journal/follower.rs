@@ -19,13 +19,15 @@ pub struct Follower {
 }
 
 impl Follower {
-    pub(super) fn new(reader: Reader, hold: Arc<Hold>) -> Follower {
-        Follower {
+    /// Makes a second reader of a journal. Segments are kept until it has read them, too.
+    pub fn of(first: &mut Reader) -> io::Result<Follower> {
+        let (reader, hold) = first.second()?;
+        Ok(Follower {
             reader,
             hold,
             dropped_ones: Ranges::default(),
             dropped: 0,
-        }
+        })
     }
 
     /// Returns the journal's name.

@@ -1,7 +1,6 @@
 //! Reads a journal back, in order, while it is being written or long after.
 
 use super::files::{self, LOCK};
-use super::follower::Follower;
 use super::frame::FrameFormat;
 use super::hold::Hold;
 use super::layout::{self, Chunk, JournalEntry, OwnedRecord};
@@ -105,7 +104,7 @@ impl Reader {
     }
 
     /// Makes a second reader of this journal. Segments are kept until it has read them, too.
-    pub fn follower(&mut self) -> io::Result<Follower> {
+    pub(super) fn second(&mut self) -> io::Result<(Reader, Arc<Hold>)> {
         // The lock ends with the last copy of its file.
         let lock = self.lock.try_clone()?;
         let (id, live) = (Arc::clone(&self.id), self.live.clone());
@@ -120,7 +119,7 @@ impl Reader {
             is_second: true,
             ..second
         };
-        Ok(Follower::new(second, hold))
+        Ok((second, hold))
     }
 
     /// Opens a journal of an earlier process. It is an error if its end cannot be read: the journal would

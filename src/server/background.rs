@@ -121,17 +121,14 @@ impl Background {
                 exposed,
             })
         });
-        let archived = opened.archived.clone();
-        let archive = archived.and_then(|found| start.archive(&plan, found));
-        let (readers, options) = ((opened.readers, opened.archived), opened.options);
-        let ingestor =
-            journals::ingestion(&plan, readers, &opened.store, &opened.telemetry, options);
+        let archive = start.archive(&plan, opened.archived.as_ref());
+        let journals = (opened.readers, opened.archived);
         Background {
             _others: others,
             admin: start.admin(admin_state, listeners, fd_limit::room(plan.workers).admin),
             server_events,
             journals: opened.keeper,
-            ingestion: start.ingestion(ingestor),
+            ingestion: start.ingestion(start.ingestor(&plan, journals, opened.options)),
             archive,
             results: start.results(&evaluator),
             spans: start.spans(inbox),
@@ -275,8 +272,17 @@ impl Start<'_> {
             })
     }
 
-    fn archive(&self, plan: &Plan, found: FoundJournals) -> Option<Task> {
-        let archive = plan.archive.clone()?;
+    fn ingestor(
+        &self,
+        plan: &Plan,
+        journals: (Vec<journal::Reader>, Option<FoundJournals>),
+        options: journal::Options,
+    ) -> crate::store::ingest::Ingestor {
+        journals::ingestion(plan, journals, self.store, self.telemetry, options)
+    }
+
+    fn archive(&self, plan: &Plan, found: Option<&FoundJournals>) -> Option<Task> {
+        let (archive, found) = (plan.archive.clone()?, found?.clone());
         let (store, telemetry) = (Arc::clone(self.store), Arc::clone(self.telemetry));
         let archiver = Archiver::new(archive, store, telemetry, found);
         let (archiver, phase) = (Arc::new(Mutex::new(archiver)), self.supervisor.phase());

@@ -3,7 +3,7 @@
 use super::ErrorWithHint;
 use crate::archive::FoundJournals;
 use crate::config::plan::Plan;
-use crate::journal::{self, Journals, Options, Reader, SkippedJournal};
+use crate::journal::{self, Follower, Journals, Options, Reader, SkippedJournal};
 use crate::store::Store;
 use crate::store::ingest::Ingestor;
 use crate::telemetry::Telemetry;
@@ -46,7 +46,7 @@ pub fn followed(plan: &Plan, readers: &mut [Reader]) -> anyhow::Result<Option<Fo
 
 fn follow(found: &FoundJournals, readers: &mut [Reader]) -> anyhow::Result<()> {
     for reader in readers {
-        found.add(reader.follower()?);
+        found.add(Follower::of(reader)?);
     }
     Ok(())
 }

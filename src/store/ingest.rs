@@ -159,11 +159,6 @@ impl Ingestor {
         false
     }
 
-    /// Ingests records at hand, whose numbers in their journal follow those before.
-    pub async fn ingest(&mut self, chunks: &[Chunk]) -> Result<(), StoreError> {
-        self.give(chunks).await
-    }
-
     /// Ingests the records that are left.
     pub async fn finish(&mut self) {
         // A stop does not wait for a store that hangs. The journals keep the records.
@@ -320,7 +315,7 @@ impl Ingestor {
     }
 
     /// Applies the chunks to the store.
-    async fn give(&mut self, chunks: &[Chunk]) -> Result<(), StoreError> {
+    pub async fn give(&mut self, chunks: &[Chunk]) -> Result<(), StoreError> {
         if !self.answers {
             // Another store may be there by now.
             self.audit().await?;

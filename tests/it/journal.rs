@@ -370,7 +370,7 @@ fn second_reader_reads_all_records_that_are_kept_for_it() {
         keeper,
         ..
     } = open(folder.path(), &options);
-    let mut second = readers[0].follower().unwrap();
+    let mut second = journal::Follower::of(&mut readers[0]).unwrap();
     let release = |readers: &mut Vec<journal::Reader>| {
         let mut excess = journal::held_beyond(readers);
         let through = readers[0].position() - 1;
