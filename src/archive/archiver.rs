@@ -247,6 +247,7 @@ impl Archiver {
     /// Opens the archive, and gives each table a file without rows: programs that read a table of which there is no file
     /// do not know its columns.
     async fn open(&self) -> Result<Location, ArchiveError> {
+        Location::prepare(&self.archive.to)?;
         // The next round tries again, and this one reports.
         let location = Location::open(&self.archive.to, 0)?;
         for table in RecordTable::ALL {

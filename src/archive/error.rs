@@ -42,7 +42,7 @@ pub enum ArchiveError {
         why: String,
     },
     /// The archive does not have what is asked for.
-    #[error("it has no {0}")]
+    #[error("{0}")]
     Missing(String),
     /// Rows cannot be encoded.
     #[error("rows cannot be encoded")]

@@ -38,8 +38,22 @@ pub struct Location {
 pub struct ReadVersion(UpdateVersion);
 
 impl Location {
-    /// Opens an archive. Creates a local directory that is missing; an object store is asked only when it is used, and
-    /// asked again after errors of its own so often.
+    /// Creates the directory of a local archive if it is missing.
+    pub fn prepare(target: &ArchiveTarget) -> Result<(), ArchiveError> {
+        let ArchiveTarget::Folder(folder) = target else {
+            return Ok(());
+        };
+        // It has IDs of users: who else may read it is for its owner to say.
+        let mut made = std::fs::DirBuilder::new();
+        made.recursive(true).mode(0o700);
+        made.create(folder).map_err(|source| {
+            let path = folder.to_owned();
+            ArchiveError::Folder { path, source }
+        })
+    }
+
+    /// Opens an archive. An object store is asked only when it is used, and asked again after errors of its own so
+    /// often.
     pub fn open(target: &ArchiveTarget, retries_max: usize) -> Result<Location, ArchiveError> {
         let retry = RetryConfig {
             max_retries: retries_max,
@@ -78,13 +92,10 @@ impl Location {
     }
 
     fn of_folder(folder: &std::path::Path) -> Result<Location, ArchiveError> {
-        // It has IDs of users: who else may read it is for its owner to say.
-        let mut made = std::fs::DirBuilder::new();
-        made.recursive(true).mode(0o700);
-        made.create(folder).map_err(|source| {
-            let path = folder.to_owned();
-            ArchiveError::Folder { path, source }
-        })?;
+        if !folder.is_dir() {
+            let why = format!("there is no directory {}", folder.display());
+            return Err(ArchiveError::Missing(why));
+        }
         let objects = LocalFileSystem::new_with_prefix(folder)?.with_fsync(true);
         Ok(Location {
             objects: Arc::new(objects),
@@ -145,7 +156,10 @@ impl Location {
 
     /// An error of the local directory, where it is one of the system.
     fn of_disk(&self, error: Error) -> ArchiveError {
-        let Error::Generic { source, .. } = &error else {
+        let (Error::Generic { source, .. }
+        | Error::NotFound { source, .. }
+        | Error::PermissionDenied { source, .. }) = &error
+        else {
             return error.into();
         };
         let mut cause: Option<&dyn std::error::Error> = Some(&**source);

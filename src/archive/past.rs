@@ -259,10 +259,13 @@ fn check(declared: &Declared, question: &ReplayQuestion) -> Result<(), ArchiveEr
     };
     let missing = if declared.declarations.is_empty() {
         let known = known(&declared.experiments);
-        format!("experiment {:?}; known: {known}", question.experiment)
+        format!(
+            "it has no experiment {:?}; known: {known}",
+            question.experiment
+        )
     } else if !declared.events.contains(&question.event) {
         let known = known(&declared.events);
-        format!("event {:?}; known: {known}", question.event)
+        format!("it has no event {:?}; known: {known}", question.event)
     } else {
         return Ok(());
     };

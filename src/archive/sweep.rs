@@ -6,7 +6,7 @@ use super::forgotten::{AllForgotten, IdColumns};
 use super::found::Swept;
 use super::location::Location;
 use super::tables::RecordTable;
-use crate::config::plan::Archive;
+use crate::config::plan::{Archive, ArchiveTarget};
 use crate::experiment::user_id::{readable, unreadable};
 use crate::store::Store;
 use arrow_array::RecordBatch;
@@ -29,6 +29,12 @@ pub async fn forget(
     store: &dyn Store,
     (user, until_ms): (&[u8], u64),
 ) -> Result<Swept, ArchiveError> {
+    if let ArchiveTarget::Folder(folder) = &archive.to
+        && !folder.exists()
+    {
+        // Nothing was archived yet.
+        return Ok(Swept::default());
+    }
     let location = Location::open(&archive.to, RETRIES_MAX)?;
     let mut forgotten = AllForgotten::load(store).await?;
     for id in ids_of(&location, user).await? {
