@@ -26,6 +26,8 @@ use std::time::Duration;
 
 /// The name of files without rows.
 const SCHEMA_FILE: &str = "schema.parquet";
+/// How often the bytes are checked that are kept for the archive.
+const HELD_INTERVAL: Duration = Duration::from_secs(5);
 /// How long the last records may take when the process stops. The next process archives the rest.
 const FINISH_WITHIN: Duration = Duration::from_secs(10);
 
@@ -90,7 +92,7 @@ impl Archiver {
             };
             tokio::select! {
                 () = &mut stop => break,
-                () = tokio::time::sleep(wait) => {}
+                () = self.rest(wait) => {}
             }
         }
         // A stop does not wait for an archive that is unavailable. The journals keep the records.
@@ -111,6 +113,19 @@ impl Archiver {
             tracing::warn!(
                 "not all records were archived within {FINISH_WITHIN:?}: the next process archives the rest"
             );
+        }
+    }
+
+    /// Waits until the next round. It comes early if much of the journal is kept for the archive: what is beyond the
+    /// backlog would be deleted.
+    async fn rest(&self, wait: Duration) {
+        let until = tokio::time::Instant::now() + wait;
+        let held = || -> u64 { self.journals.iter().map(ArchivedJournal::held_bytes).sum() };
+        while tokio::time::Instant::now() < until
+            && (self.has_failed || held() <= self.archive.backlog_bytes / 2)
+        {
+            let next = tokio::time::Instant::now() + HELD_INTERVAL;
+            tokio::time::sleep_until(next.min(until)).await;
         }
     }
 
