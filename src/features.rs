@@ -11,6 +11,8 @@ pub enum Feature {
     Dns,
     /// Exports as Apache Parquet.
     Parquet,
+    /// Every exposure and event as Apache Parquet.
+    Archive,
 }
 
 impl Feature {
@@ -21,6 +23,7 @@ impl Feature {
             Feature::Otlp => "otlp",
             Feature::Dns => "dns",
             Feature::Parquet => "parquet",
+            Feature::Archive => "archive",
         }
     }
 
@@ -31,6 +34,7 @@ impl Feature {
             Feature::Otlp => cfg!(feature = "otlp"),
             Feature::Dns => cfg!(feature = "dns"),
             Feature::Parquet => cfg!(feature = "parquet"),
+            Feature::Archive => cfg!(feature = "archive"),
         }
     }
 }

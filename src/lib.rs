@@ -4,6 +4,7 @@
 #![deny(unsafe_code)]
 
 pub mod admin;
+pub mod archive;
 pub mod cli;
 pub mod config;
 pub mod experiment;

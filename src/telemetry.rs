@@ -176,6 +176,8 @@ pub struct Telemetry {
     pub spans: Spans,
     /// Messages to webhooks.
     pub messages: MessageCounters,
+    /// The archive.
+    pub archive: ArchiveCounters,
     /// Panics, by the task that panicked.
     pub panics: Panics,
     /// Problems that a person should solve.
@@ -195,6 +197,23 @@ pub struct MessageCounters {
     pub full: AtomicU64,
     /// Messages that wait now, those of other replicas among them.
     pub pending: AtomicU64,
+}
+
+/// The archive since the start, but for what waits.
+#[derive(Debug, Default)]
+pub struct ArchiveCounters {
+    /// Records that were archived.
+    pub records: AtomicU64,
+    /// Files that were written.
+    pub files: AtomicU64,
+    /// Attempts that failed.
+    pub failed: AtomicU64,
+    /// Records that were deleted before they were archived.
+    pub dropped: AtomicU64,
+    /// Records that wait now.
+    pub waiting: AtomicU64,
+    /// Bytes of the journal that are kept for the archive alone.
+    pub held_bytes: AtomicU64,
 }
 
 /// Problems that do not stop requests. Each is a sentence with its cause and its fix.

@@ -3,11 +3,14 @@
 use super::config_file::ConfigFile;
 use super::decisions;
 use super::output::Output;
+use crate::archive::{self, Swept};
 use crate::config::declaration::declaration;
+use crate::config::plan::Plan;
 use crate::experiment::UserId;
 use crate::experiment::minted;
 use crate::journal::{self, system_ms};
-use crate::server;
+use crate::server::{self, ErrorWithHint};
+use crate::store::Store;
 use crate::store::decisions::{AuditEntry, DecidedBy};
 use crate::store::forget_user::forget_everywhere;
 use anyhow::Context;
@@ -44,15 +47,48 @@ pub fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
         for experiment in &names {
             store.record_action(&act(experiment)).await?;
         }
-        let text = || match names.is_empty() {
-            true => "the store does not know this user\n".to_owned(),
-            false => names
-                .iter()
-                .map(|name| format!("{name}: forgotten\n"))
-                .collect(),
+        let swept = from_archive(&plan, &*store, (kept.id().as_bytes(), until_ms)).await?;
+        let text = || {
+            let mut text: String = match names.is_empty() {
+                true => "the store does not know this user\n".to_owned(),
+                false => names
+                    .iter()
+                    .map(|name| format!("{name}: forgotten\n"))
+                    .collect(),
+            };
+            if let Some(Swept { read, replaced }) = swept {
+                text.push_str(&format!(
+                    "archive: {replaced} of {read} files had rows of forgotten users and were rewritten\n"
+                ));
+            }
+            text
         };
-        Ok(output.print(text, || json!({ "forgotten": names }))?)
+        let archive = swept.map(|it| json!({ "files": it.read, "rewritten": it.replaced }));
+        Ok(output.print(text, || json!({ "forgotten": names, "archive": archive }))?)
     })
+}
+
+/// Removes the user from archived files, if there is an archive.
+async fn from_archive(
+    plan: &Plan,
+    store: &dyn Store,
+    user: (&[u8], u64),
+) -> anyhow::Result<Option<Swept>> {
+    let Some(archive) = &plan.archive else {
+        return Ok(None);
+    };
+    let swept = archive::forget(archive, store, user).await;
+    let swept = swept.map_err(|error| {
+        ErrorWithHint::new(
+            format!(
+                "the counts have forgotten the user, and the archive {} has not: {}",
+                archive.to,
+                error.with_advice()
+            ),
+            "run the command again when the archive is available",
+        )
+    })?;
+    Ok(Some(swept))
 }
 
 /// Makes the audit entry, which does not name the user.

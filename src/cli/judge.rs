@@ -84,7 +84,7 @@ fn judge(
 }
 
 /// The verdict and a table of each metric.
-fn shown(result: &ExperimentResult) -> String {
+pub fn shown(result: &ExperimentResult) -> String {
     let verdict = &result.verdict;
     let mut text = format!("{}\n{}: {}\n", result.name, verdict.state, verdict.reason);
     for metric in &result.metrics {

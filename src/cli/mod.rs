@@ -2,6 +2,7 @@
 
 mod admin_client;
 mod admin_server;
+mod archive;
 mod check;
 mod completions;
 mod config_file;
@@ -22,6 +23,7 @@ mod known_users;
 mod output;
 mod override_;
 mod plan;
+mod replay;
 mod results;
 mod run;
 mod simulate;
@@ -66,6 +68,9 @@ enum Command {
     Explain(explain::Arguments),
     /// Write users, their values or hourly totals as CSV, JSON Lines or Parquet
     Export(export::Arguments),
+    /// Print views of the archive for a warehouse
+    #[command(subcommand)]
+    Archive(archive::ArchiveCommand),
     /// Delete one user from the store
     Forget(forget::Arguments),
     /// Serve control to everybody until the experiment is resumed
@@ -83,6 +88,8 @@ enum Command {
     Plan(plan::Arguments),
     /// Judge totals that were counted elsewhere, such as in a warehouse, as the file's experiments
     Judge(judge::Arguments),
+    /// Count a new metric from the archive, as if it had been in the file, and judge it
+    Replay(replay::Arguments),
     /// Write the experiments of another vendor as a routes file, in which users keep their groups
     Import(import::Arguments),
     /// Print a signed token that puts its bearer into a group
@@ -129,6 +136,7 @@ fn run(command: Command, output: Output) -> anyhow::Result<()> {
         Command::Results(arguments) => results::run(&arguments, output),
         Command::Explain(arguments) => explain::run(&arguments, output),
         Command::Export(arguments) => export::run(&arguments, output),
+        Command::Archive(command) => archive::run(&command, output),
         Command::Forget(arguments) => forget::run(&arguments, output),
         Command::Pause(arguments) => decisions::run("pause", &arguments, output),
         Command::Resume(arguments) => decisions::run("resume", &arguments, output),
@@ -137,6 +145,7 @@ fn run(command: Command, output: Output) -> anyhow::Result<()> {
         Command::Wait(arguments) => wait::run(&arguments, output),
         Command::Plan(arguments) => plan::run(&arguments, output),
         Command::Judge(arguments) => judge::run(&arguments, output),
+        Command::Replay(arguments) => replay::run(&arguments, output),
         Command::Import(arguments) => import::run(&arguments, output),
         Command::Override(arguments) => override_::run(&arguments, output),
         Command::Healthcheck(arguments) => healthcheck::run(&arguments, output),

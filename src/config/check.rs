@@ -6,8 +6,8 @@ use super::metrics;
 use super::plan::{Journal, Plan};
 use super::reader::{Node, ReadContext};
 use super::{
-    admin, counting, error_pages, lifecycle, limits, logging, plan, privacy, routes, segments, tls,
-    tracing, upstreams, webhooks,
+    admin, archive, counting, error_pages, lifecycle, limits, logging, plan, privacy, routes,
+    segments, tls, tracing, upstreams, webhooks,
 };
 use crate::experiment::key_ring::KeyRing;
 use std::collections::BTreeMap;
@@ -129,6 +129,10 @@ const KEYS: &[(&str, &str)] = &[
     ),
     ("files", FILES),
     (
+        "archive",
+        "{ to, every, backlog }: where all exposures and events are written as Parquet",
+    ),
+    (
         "webhooks",
         "who is told of winners, harm and the like: a list of { url, secret, on }",
     ),
@@ -159,14 +163,15 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
     let access_log = logging::access_log(root);
     let show_group = root.get("show_group").and_then(|node| node.boolean());
     let counting = counting::read(root, &names, &mut watched);
-    let secret = random_secret(root);
+    let (journal, secret) = (journal(root), random_secret(root));
     let keys = |purpose| KeyRing::new(purpose, &secret, []);
     Plan {
         listen,
         tls: tls::server(root, &mut watched),
         admin: admin::read(root, listen, keys(plan::SESSION_KEYS)),
         store: super::store::store(root, &mut watched),
-        journal: journal(root),
+        archive: archive::read(root, journal.quota_bytes),
+        journal,
         workers: workers(root).unwrap_or(cores),
         identity: identity::read(root, keys(plan::IDENTITY_KEYS)),
         upstreams: upstreams.into(),

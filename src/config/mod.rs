@@ -8,6 +8,7 @@
 mod admin;
 mod admission;
 mod algorithm;
+mod archive;
 pub mod changes;
 mod check;
 mod conditions;
@@ -52,6 +53,7 @@ mod version_rules;
 mod webhooks;
 
 pub use admin::AdminAccess;
+pub use archive::parse as archive_target;
 pub use diagnostic::{ConfigWarning, Diagnostic, InvalidConfig};
 pub use document::matching;
 pub use name::is_name;
@@ -248,6 +250,7 @@ mod tests {
 upstreams: { a: \"http://127.0.0.1:1\" }
 store: redis://127.0.0.1:6379
 trace: { otlp: \"http://127.0.0.1:4318\" }
+archive: { to: out }
 ";
         let path = Path::new("routes.yaml");
         let invalid = parse_for(text, path, &|_| None, |_| false, &IdLists::new()).unwrap_err();
@@ -263,6 +266,10 @@ trace: { otlp: \"http://127.0.0.1:4318\" }
                 (
                     "trace.otlp",
                     "this program was built without its feature `otlp`"
+                ),
+                (
+                    "archive",
+                    "this program was built without its feature `archive`"
                 ),
             ]
         );

@@ -2,6 +2,7 @@
 //! the file.
 
 mod admin;
+mod archive;
 mod limits;
 mod logging;
 mod route;
@@ -11,6 +12,7 @@ mod upstream;
 mod webhooks;
 
 pub use admin::{Admin, Origins, SESSION_COOKIE, Token, TokenRole};
+pub use archive::{Archive, ArchiveTarget, BucketPath};
 pub use limits::{Limits, Timeouts};
 pub use logging::{AccessLog, LogTo, LogUser, Otlp, Tracing};
 pub use route::{
@@ -104,6 +106,8 @@ pub struct Plan {
     pub access_log: Option<AccessLog>,
     /// Request IDs and traces.
     pub tracing: Tracing,
+    /// Where all records are written as Parquet; `None` for nowhere.
+    pub archive: Option<Archive>,
     /// Who is told of events.
     pub webhooks: Box<[Webhook]>,
     /// Whether responses carry `Watershed-Group`.

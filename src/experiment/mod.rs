@@ -52,7 +52,7 @@ pub mod robots;
 pub mod segment;
 pub mod served_pages;
 pub mod units;
-mod user_id;
+pub mod user_id;
 pub mod version_rules;
 pub mod weight;
 

@@ -9,7 +9,9 @@ mod adopt;
 mod clock;
 mod declarations;
 mod files;
+mod follower;
 mod frame;
+mod hold;
 pub mod layout;
 mod mapping;
 mod marks;
@@ -22,9 +24,10 @@ mod writer;
 
 pub use adopt::{Adopted, SkipReason, SkippedJournal, adopt, latest_ms};
 pub use clock::{MonotonicClock, system_ms};
+pub use follower::Follower;
 pub use layout::{Chunk, Id, OwnedRecord};
 pub use options::{JournalError, Options, ProblemReporter, Quota};
-pub use reader::Reader;
+pub use reader::{Reader, held_beyond};
 pub use writer::{DeclaredPlan, JournalFull, Writer};
 
 use crate::tasks;

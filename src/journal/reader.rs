@@ -2,6 +2,7 @@
 
 use super::files::{self, LOCK};
 use super::frame::FrameFormat;
+use super::hold::Hold;
 use super::layout::{self, Chunk, JournalEntry, OwnedRecord};
 use super::options::Options;
 use super::ranges::Ranges;
@@ -45,6 +46,19 @@ pub struct Reader {
     released: u64,
     /// The lost records. Each counts once, however often its place is read.
     lost_ones: Ranges,
+    /// What a second reader needs.
+    hold: Option<Arc<Hold>>,
+    /// Whether this is a second reader: the first one reports what is lost.
+    is_second: bool,
+}
+
+/// Returns how many bytes are kept for second readers alone, beyond those that may be.
+pub fn held_beyond(readers: &[Reader]) -> u64 {
+    let held = readers
+        .iter()
+        .map(|reader| reader.held_bytes().unwrap_or(0));
+    let most = readers.first().map_or(0, |it| it.options.hold_bytes_max);
+    held.sum::<u64>().saturating_sub(most)
 }
 
 #[expect(
@@ -84,7 +98,28 @@ impl Reader {
             lost: 0,
             released: 0,
             lost_ones: Ranges::default(),
+            hold: None,
+            is_second: false,
         }
+    }
+
+    /// Makes a second reader of this journal. Segments are kept until it has read them, too.
+    pub(super) fn second(&mut self) -> io::Result<(Reader, Arc<Hold>)> {
+        // The lock ends with the last copy of its file.
+        let lock = self.lock.try_clone()?;
+        let (id, live) = (Arc::clone(&self.id), self.live.clone());
+        let options = self.options.clone();
+        let second = Reader::new(id, self.format, &self.folder, lock, live, options);
+        let hold = Arc::new(Hold::new(self.released));
+        self.hold = Some(Arc::clone(&hold));
+        let second = Reader {
+            left_at: self.left_at,
+            released: self.released,
+            next: self.released + 1,
+            is_second: true,
+            ..second
+        };
+        Ok((second, hold))
     }
 
     /// Opens a journal of an earlier process. It is an error if its end cannot be read: the journal would
@@ -223,15 +258,34 @@ impl Reader {
         self.next = self.next.min(after + 1);
     }
 
+    /// Moves to the record with this sequence number.
+    pub(super) fn seek(&mut self, next: u64) {
+        self.open = None;
+        self.exhausted = None;
+        self.released = self.released.max(next.saturating_sub(1));
+        self.next = next;
+    }
+
     /// Deletes segments with records up to `through` only, once they are older than
-    /// [`Options::keep`]. The newest segment stays.
-    pub fn release(&mut self, through: u64) -> io::Result<()> {
+    /// [`Options::retain`]. The newest segment stays, and so do segments that a second reader needs, except for
+    /// `excess` bytes of them.
+    pub fn release(&mut self, through: u64, excess: &mut u64) -> io::Result<()> {
         for pair in segment::list(&self.folder)?.windows(2) {
             let ((_, path), (following, _)) = (&pair[0], &pair[1]);
             if *following > through + 1 || !self.may_go(path)? {
                 break;
             }
-            self.released = self.released.max(following.saturating_sub(1));
+            let last = following.saturating_sub(1);
+            if self.is_held(last) {
+                if *excess == 0 {
+                    break;
+                }
+                *excess = excess.saturating_sub(std::fs::metadata(path)?.len());
+            }
+            self.released = self.released.max(last);
+            if let Some(hold) = &self.hold {
+                hold.release(self.released);
+            }
             let kept = marks::keep_released(&self.folder.join(LOCK), self.released);
             let is_gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
             // The writer creates a removed lock file again.
@@ -245,19 +299,49 @@ impl Reader {
         Ok(())
     }
 
-    /// Whether the whole journal can be deleted: nobody writes it, all of it was read, and it is as old as a
-    /// released segment must be.
-    pub fn is_over(&self) -> bool {
+    /// Whether a second reader needs records up to this one.
+    fn is_held(&self, last: u64) -> bool {
+        self.hold.as_ref().is_some_and(|hold| hold.holds(last))
+    }
+
+    /// Returns the bytes that are kept for a second reader alone.
+    fn held_bytes(&self) -> io::Result<u64> {
+        let Some(hold) = &self.hold else {
+            return Ok(0);
+        };
+        let segments = segment::list(&self.folder)?;
+        let mut bytes = 0;
+        for (place, (_, path)) in segments.iter().enumerate() {
+            let last = match segments.get(place + 1) {
+                Some(&(following, _)) => following.saturating_sub(1),
+                None if self.is_live() => break,
+                None => self.written(),
+            };
+            if last < self.next && hold.holds(last) && self.may_go(path)? {
+                bytes += std::fs::metadata(path)?.len();
+            }
+        }
+        hold.set_bytes(bytes);
+        Ok(bytes)
+    }
+
+    /// Whether the whole journal can be deleted: nobody writes it, all of it was read, also by a second reader
+    /// unless too much is kept for it, and it is as old as a released segment must be.
+    pub fn is_over(&self, too_much_is_held: bool) -> bool {
         let old = |path: &Path| self.may_go(path).unwrap_or(false);
         let are_old = || {
             let segments = segment::list(&self.folder);
             segments.is_ok_and(|all| all.iter().all(|(_, path)| old(path)))
         };
-        !self.is_live() && self.next > self.written() && are_old()
+        let is_held = self.is_held(self.written()) && !too_much_is_held;
+        !self.is_live() && self.next > self.written() && !is_held && are_old()
     }
 
     /// Deletes the whole journal, and its folder unless that holds other files.
     pub fn remove(&self) -> io::Result<()> {
+        if let Some(hold) = &self.hold {
+            hold.release(self.written());
+        }
         for (_, path) in segment::list(&self.folder)? {
             self.delete(&path)?;
         }
@@ -431,6 +515,9 @@ impl Reader {
         let lost = self.lost_ones.add(first, last);
         if lost > 0 {
             self.lost += lost;
+            if self.is_second {
+                return;
+            }
             tracing::error!(journal = %self.id, first, last, "records are lost: {why}");
         }
     }

@@ -8,8 +8,9 @@ use super::history::{self, FileRecorder};
 use super::opened::Opened;
 use super::reload::{self, Reloads, reload};
 use super::server_events::{self, ServerEvents};
-use super::{fd_limit, frequent_ids, ingest_scheduler, journals};
+use super::{archiving, fd_limit, frequent_ids, ingest_scheduler, journals};
 use crate::admin::{self, results::evaluator::Evaluator};
+use crate::archive::{Archiver, FoundJournals};
 use crate::config;
 use crate::config::declaration;
 use crate::config::plan::Plan;
@@ -43,6 +44,7 @@ pub struct Background {
     server_events: Option<Task>,
     journals: journal::JournalMaintenance,
     ingestion: Task,
+    archive: Option<Task>,
     results: Task,
     spans: Task,
     webhooks: Task,
@@ -121,14 +123,15 @@ impl Background {
                 exposed,
             })
         });
-        let from = (opened.readers, opened.options);
-        let ingestor = journals::ingestion(&plan, from, &opened.store, &opened.telemetry);
+        let archive = start.archive(&plan, opened.archived.as_ref());
+        let journals = (opened.readers, opened.archived);
         Background {
             _others: others,
             admin: start.admin(admin_state, listeners, fd_limit::room(plan.workers).admin),
             server_events,
             journals: opened.keeper,
-            ingestion: start.ingestion(ingestor),
+            ingestion: start.ingestion(start.ingestor(&plan, journals, opened.options)),
+            archive,
             results: start.results(&evaluator),
             spans: start.spans(inbox),
             webhooks,
@@ -147,6 +150,9 @@ impl Background {
         drop(self.journals);
         supervisor.enter(Phase::Flushing);
         self.ingestion.ended().await;
+        if let Some(archive) = self.archive {
+            archive.ended().await;
+        }
         // A store that does not answer has nothing to analyze.
         if !self.telemetry.ingestion.failing.load(Ordering::Relaxed) {
             supervisor.enter(Phase::Concluding);
@@ -275,6 +281,26 @@ impl Start<'_> {
                 let ingestor = Arc::clone(&ingestor);
                 ingest_scheduler::keep(ingestor, INGEST_INTERVAL, phase.clone(), restarted)
             })
+    }
+
+    fn ingestor(
+        &self,
+        plan: &Plan,
+        journals: (Vec<journal::Reader>, Option<FoundJournals>),
+        options: journal::Options,
+    ) -> crate::store::ingest::Ingestor {
+        journals::ingestion(plan, journals, self.store, self.telemetry, options)
+    }
+
+    fn archive(&self, plan: &Plan, found: Option<&FoundJournals>) -> Option<Task> {
+        let (archive, found) = (plan.archive.clone()?, found?.clone());
+        let (store, telemetry) = (Arc::clone(self.store), Arc::clone(self.telemetry));
+        let archiver = Archiver::new(archive, store, telemetry, found);
+        let (archiver, phase) = (Arc::new(Mutex::new(archiver)), self.supervisor.phase());
+        let task = self.supervisor.spawn("archive", Policy::Restart, move || {
+            archiving::keep(Arc::clone(&archiver), phase.clone())
+        });
+        Some(task)
     }
 
     fn announcement(&self, replica: String) -> Task {

@@ -4,18 +4,16 @@
 //! A worker that shares its core with a busy thread of the same priority waits for it for up to
 //! three milliseconds.
 
+use super::low_priority::LowPriorityRuntime;
 use crate::store::ingest::Ingestor;
 use crate::tasks::{self, Phase, PhaseWatch};
 use std::io;
 use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
-/// The niceness of the usual thread: it gets a thirtieth of a core that workers keep busy.
-const NICE: i32 = 15;
 /// With a lag of so many records, ingestion gets the workers' priority. It is some seconds of full
 /// load, far below the quota of a journal.
 const LAG_HIGH: u64 = 200_000;
@@ -30,13 +28,7 @@ pub async fn keep(
     phase: PhaseWatch,
     restarted: bool,
 ) -> io::Result<()> {
-    let runtime = Builder::new_multi_thread()
-        .worker_threads(1)
-        .thread_name("ingestion")
-        .on_thread_start(lower_priority)
-        .enable_all()
-        .build()?;
-    let low_priority = LowPriorityRuntime(Some(runtime));
+    let low_priority = LowPriorityRuntime::new("ingestion")?;
     let mut ingestor = ingestor.lock_owned().await;
     if restarted {
         ingestor.restart("panicked, and was restarted");
@@ -76,30 +68,4 @@ pub async fn keep(
     }
     ingestor.finish().await;
     Ok(())
-}
-
-/// A runtime whose thread has a lower priority. Dropping it does not block, because it is dropped in
-/// async code.
-struct LowPriorityRuntime(Option<Runtime>);
-
-impl LowPriorityRuntime {
-    fn handle(&self) -> Option<&Handle> {
-        self.0.as_ref().map(Runtime::handle)
-    }
-}
-
-impl Drop for LowPriorityRuntime {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
-            runtime.shutdown_background();
-        }
-    }
-}
-
-fn lower_priority() {
-    // Linux has a niceness for each thread. Elsewhere it is the niceness of the process.
-    #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
-        tracing::debug!("ingestion cannot lower its priority: {error}");
-    }
 }

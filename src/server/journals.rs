@@ -1,8 +1,9 @@
 //! Opens the journals, and makes the ingestion that reads them.
 
 use super::ErrorWithHint;
+use crate::archive::FoundJournals;
 use crate::config::plan::Plan;
-use crate::journal::{self, Journals, Options, Reader, SkippedJournal};
+use crate::journal::{self, Follower, Journals, Options, Reader, SkippedJournal};
 use crate::store::Store;
 use crate::store::ingest::Ingestor;
 use crate::telemetry::Telemetry;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 pub fn options(plan: &Plan, telemetry: &Arc<Telemetry>) -> Options {
     let telemetry = Arc::clone(telemetry);
     Options {
+        hold_bytes_max: plan.archive.as_ref().map_or(0, |it| it.backlog_bytes),
         problems: journal::ProblemReporter(Arc::new(move |problem| {
             telemetry.problems.set("journal", problem);
         })),
@@ -32,18 +34,41 @@ pub fn open(plan: &Plan, options: &Options, telemetry: &Telemetry) -> anyhow::Re
     Ok(journals)
 }
 
+/// Returns second readers of these journals, if there is an archive.
+pub fn followed(plan: &Plan, readers: &mut [Reader]) -> anyhow::Result<Option<FoundJournals>> {
+    if plan.archive.is_none() {
+        return Ok(None);
+    }
+    let found = FoundJournals::default();
+    follow(&found, readers)?;
+    Ok(Some(found))
+}
+
+fn follow(found: &FoundJournals, readers: &mut [Reader]) -> anyhow::Result<()> {
+    for reader in readers {
+        found.add(Follower::of(reader)?);
+    }
+    Ok(())
+}
+
 /// Makes the ingestion from the journals to the store, which also adopts journals of ended processes.
 pub fn ingestion(
     plan: &Plan,
-    (readers, options): (Vec<Reader>, journal::Options),
+    (readers, archived): (Vec<Reader>, Option<FoundJournals>),
     store: &Arc<dyn Store>,
     telemetry: &Arc<Telemetry>,
+    options: journal::Options,
 ) -> Ingestor {
     let path = plan.journal.path.clone();
     let watched = Arc::clone(telemetry);
     let adopt = move || match journal::adopt(&path, &options) {
-        Ok(adopted) => {
+        Ok(mut adopted) => {
             report_skipped(&watched, &adopted.skipped);
+            if let Some(found) = &archived
+                && let Err(error) = follow(found, &mut adopted.readers)
+            {
+                tracing::error!("journals of ended processes are not archived: {error}");
+            }
             adopted.readers
         }
         Err(error) => {

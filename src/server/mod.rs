@@ -1,6 +1,7 @@
 //! The process: [`run`] opens files, starts workers and tasks, waits, and drains.
 
 mod active_plan;
+mod archiving;
 mod background;
 mod decided_plan;
 #[cfg(feature = "dns")]
@@ -15,6 +16,7 @@ mod ingest_scheduler;
 mod journals;
 mod listeners;
 pub mod logging;
+mod low_priority;
 mod opened;
 mod reload;
 mod secrets;

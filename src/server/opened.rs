@@ -3,6 +3,7 @@
 use super::active_plan::{self, ActivePlan};
 use super::secrets::Secrets;
 use super::{journals, stores};
+use crate::archive::FoundJournals;
 use crate::config::plan::Plan;
 use crate::journal::{self, Journals, Reader, Writer};
 use crate::store::Store;
@@ -34,6 +35,8 @@ pub struct Opened {
     pub server_events: Option<Writer>,
     /// Readers of all journals.
     pub readers: Vec<Reader>,
+    /// Second readers of them, for the archive.
+    pub archived: Option<FoundJournals>,
     /// Makes journals durable.
     pub keeper: journal::JournalMaintenance,
     /// The options of the journals.
@@ -49,10 +52,11 @@ impl Opened {
         let options = journals::options(&plan, &telemetry);
         let Journals {
             mut writers,
-            readers,
+            mut readers,
             keeper,
             ..
         } = journals::open(&plan, &options, &telemetry)?;
+        let archived = journals::followed(&plan, &mut readers)?;
         let server_events = writers.pop();
         let supervisor = Supervisor::new(&telemetry);
         let decisions_file = active_plan::file(&plan);
@@ -70,6 +74,7 @@ impl Opened {
             writers,
             server_events,
             readers,
+            archived,
             keeper,
             options,
         })

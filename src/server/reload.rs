@@ -342,6 +342,13 @@ fn of_promotions(old: &Plan, decided: &DecidedPlan) -> Vec<String> {
     new.map(ToString::to_string).chain(ended).collect()
 }
 
+/// Keeps the archive, which reads the journals from the start on. Returns the key, if it was changed.
+fn keep_archive(next: &mut Plan, old: &Plan) -> Option<&'static str> {
+    let has_changed = next.archive != old.archive;
+    next.archive.clone_from(&old.archive);
+    has_changed.then_some("archive")
+}
+
 fn reload_once(file: &Path, active: &ActivePlan) -> Result<String, Refused> {
     let old = active.plan();
     let next = config::load_again(file, &old.id_lists);
@@ -381,6 +388,7 @@ fn reload_once(file: &Path, active: &ActivePlan) -> Result<String, Refused> {
     if next.journal.path != old.journal.path {
         kept.push("journal.path");
     }
+    kept.extend(keep_archive(&mut next, &old));
     let to = |plan: &Plan| plan.access_log.as_ref().map(|log| log.to.clone());
     if to(&next) != to(&old) {
         kept.push("access_log");

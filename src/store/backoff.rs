@@ -16,7 +16,7 @@ impl Backoff {
     }
 
     /// Returns the delay before the next attempt.
-    pub fn next(&mut self) -> Duration {
+    pub fn delay(&mut self) -> Duration {
         self.0 = (self.0 * 2).min(BACKOFF_MAX);
         let nanos = SystemTime::now()
             .duration_since(UNIX_EPOCH)

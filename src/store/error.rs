@@ -91,7 +91,7 @@ impl StoreError {
     }
 
     /// Returns the fix; `None` if one can only wait.
-    fn advice(&self) -> Option<&'static str> {
+    pub fn advice(&self) -> Option<&'static str> {
         match self {
             StoreError::Newer { .. } => Some(
                 "it is left unchanged: run the version that wrote it, or name another place at `store`",

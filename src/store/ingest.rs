@@ -141,7 +141,7 @@ impl Ingestor {
                 Err(error) => {
                     self.answers = false;
                     self.report(Some(&error));
-                    self.backoff.next()
+                    self.backoff.delay()
                 }
             };
             if stop.is_terminated() {
@@ -315,7 +315,7 @@ impl Ingestor {
     }
 
     /// Applies the chunks to the store.
-    async fn give(&mut self, chunks: &[Chunk]) -> Result<(), StoreError> {
+    pub async fn give(&mut self, chunks: &[Chunk]) -> Result<(), StoreError> {
         if !self.answers {
             // Another store may be there by now.
             self.audit().await?;

@@ -39,6 +39,7 @@ pub mod sqlite;
 mod totals;
 pub mod waiting;
 
+pub use backoff::Backoff;
 pub use delta::{
     Applied, Batch, Delta, EpochDefinition, EventAt, ExposureAt, Forget, JournalId, JournalRange,
     Tally, UserDelta,

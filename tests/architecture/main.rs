@@ -39,6 +39,18 @@ const MODULES: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "archive",
+        &[
+            "config",
+            "experiment",
+            "journal",
+            "store",
+            "tasks",
+            "telemetry",
+            "tls",
+        ],
+    ),
+    (
         "notify",
         &[
             "config",
@@ -65,6 +77,7 @@ const MODULES: &[(&str, &[&str])] = &[
     (
         "admin",
         &[
+            "archive",
             "store",
             "stats",
             "config",
@@ -81,6 +94,7 @@ const MODULES: &[(&str, &[&str])] = &[
         "server",
         &[
             "admin",
+            "archive",
             "config",
             "experiment",
             "features",

@@ -168,14 +168,14 @@ fn records_are_read_back_over_many_segments() {
         "what is kept can be read again"
     );
     let through = readers[0].position() - 1;
-    readers[0].release(through).unwrap();
+    readers[0].release(through, &mut 0).unwrap();
     assert_eq!(
         segments(folder.path()).len(),
         1,
         "what was folded is deleted, but for the segment in use"
     );
     drop((writers, keeper));
-    assert!(readers[0].is_over());
+    assert!(readers[0].is_over(false));
     readers.pop().unwrap().remove().unwrap();
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     assert_eq!(
@@ -224,7 +224,7 @@ fn left_journal_is_adopted_by_one_process_only() {
         "another has it"
     );
     assert_eq!(drain(&mut adopted[0]), (0..500).collect::<Vec<_>>());
-    assert!(adopted[0].is_over());
+    assert!(adopted[0].is_over(false));
 }
 
 /// A journal of 100 records that was left, with its one segment changed.
@@ -291,7 +291,7 @@ fn full_journal_refuses_records_and_recovers() {
     assert!(append(&mut writers[0], 1, taken).is_err());
     assert_eq!(drain(&mut readers[0]).len() as u64, taken);
     let through = readers[0].position() - 1;
-    readers[0].release(through).unwrap();
+    readers[0].release(through, &mut 0).unwrap();
     let begun = std::time::Instant::now();
     while append(&mut writers[0], 1, taken).is_err() {
         assert!(
@@ -353,4 +353,84 @@ fn journals_are_created_while_another_process_adopts() {
             opened.unwrap();
         }
     });
+}
+
+/// Segments are kept for a second reader, up to a bound. What is deleted beyond it is counted, exactly.
+#[test]
+fn second_reader_reads_all_records_that_are_kept_for_it() {
+    let folder = TempDir::new().unwrap();
+    let options = Options {
+        segment_bytes: 1 << 20,
+        hold_bytes_max: 3 << 20,
+        ..options(32 << 20)
+    };
+    let Journals {
+        mut writers,
+        mut readers,
+        keeper,
+        ..
+    } = open(folder.path(), &options);
+    let mut second = journal::Follower::of(&mut readers[0]).unwrap();
+    let release = |readers: &mut Vec<journal::Reader>| {
+        let mut excess = journal::held_beyond(readers);
+        let through = readers[0].position() - 1;
+        readers[0].release(through, &mut excess).unwrap();
+    };
+    for number in 0..60_000 {
+        append(&mut writers[0], 1, number).unwrap();
+    }
+    drain(&mut readers[0]);
+    release(&mut readers);
+    let held = segments(folder.path()).len();
+    assert!(held > 1, "the second reader has read nothing");
+    let chunk = second.next_through(60_000, u64::MAX).unwrap();
+    assert_eq!(chunk.records.len(), 60_000);
+    release(&mut readers);
+    assert_eq!(
+        segments(folder.path()).len(),
+        held,
+        "it was read, and may be needed again"
+    );
+    second.free(60_000);
+    release(&mut readers);
+    assert_eq!(segments(folder.path()).len(), 1);
+    assert_eq!(second.dropped(), 0);
+
+    // Far more than is kept for it.
+    for number in 60_000..360_000 {
+        append(&mut writers[0], 1, number).unwrap();
+        if number % 5_000 == 0 {
+            drain(&mut readers[0]);
+            release(&mut readers);
+        }
+    }
+    drain(&mut readers[0]);
+    release(&mut readers);
+    assert!(
+        second.held_bytes() > 0 && second.held_bytes() < 6 << 20,
+        "{}",
+        second.held_bytes()
+    );
+    let mut left = 0;
+    loop {
+        let chunk = second.next_through(50_000, u64::MAX).unwrap();
+        if chunk.records.is_empty() {
+            break;
+        }
+        left += chunk.records.len() as u64;
+    }
+    assert!(second.dropped() > 0);
+    assert_eq!(second.dropped() + left, 300_000);
+    // Reading it again counts nothing twice.
+    let dropped = second.dropped();
+    second.start_after(60_000);
+    second.next_through(10, u64::MAX).unwrap();
+    assert_eq!(second.dropped(), dropped);
+
+    // A journal stays until the second reader has read it.
+    drop((writers, keeper));
+    assert!(!readers[0].is_over(false));
+    assert!(readers[0].is_over(true), "unless too much is kept");
+    second.free(360_000);
+    assert!(readers[0].is_over(false));
 }

@@ -165,7 +165,7 @@ fn every_command_prints_one_document() {
     let init = site.json(0, init, "");
     let file = std::path::Path::new(init["file"].as_str().unwrap());
     assert!(file.exists(), "{init}");
-    let folder = site.proxy.folder.path();
+    let folder = site.proxy.folder.path().to_owned();
     let totals = "group,users,metric,converted\ncontrol,50,buy,5\nexperiment,50,buy,9\n";
     std::fs::write(folder.join("totals.csv"), totals).unwrap();
     let features =
@@ -180,6 +180,13 @@ fn every_command_prints_one_document() {
             .unwrap()
             .contains("growthbook_v1")
     );
+    let sql = site.json(0, "archive sql --for duckdb --from FOLDER/out", "");
+    assert!(sql["sql"].as_str().unwrap().contains("watershed_users"));
+    let nowhere = "replay --metric buy --from FOLDER/nowhere -c FILE";
+    let nowhere = site.json(1, nowhere, "");
+    let error = nowhere["error"].as_str().unwrap();
+    assert!(error.contains("there is no directory"), "{error}");
+    assert!(!folder.join("nowhere").exists());
     // `run` is tested below.
     site.run.insert("run".to_owned());
     let missing: Vec<String> = commands().difference(&site.run).cloned().collect();

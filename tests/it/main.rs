@@ -13,6 +13,7 @@ mod admin_connections;
 mod admin_sessions;
 mod admission;
 mod after_winner;
+mod archive;
 mod assignment;
 mod bucketing;
 mod cli;

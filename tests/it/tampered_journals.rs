@@ -74,7 +74,7 @@ fn vandalize(read: bool, what: impl FnOnce(&Path)) -> u64 {
     let adopted = watershed::journal::adopt(folder.path(), &options).unwrap();
     assert!(adopted.readers.is_empty());
     let through = readers[0].position() - 1;
-    readers[0].release(through).unwrap();
+    readers[0].release(through, &mut 0).unwrap();
     readers.pop().unwrap().remove().unwrap();
     assert_eq!(options.quota.used_bytes(), 0);
     lost

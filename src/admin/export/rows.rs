@@ -3,6 +3,7 @@
 use crate::admin::results::stats_input::units;
 use crate::config::plan::Plan;
 use crate::experiment::metric::Metric;
+use crate::experiment::user_id::readable;
 use crate::store::phases;
 use crate::store::running_minima::RunningMinima;
 use crate::store::{GroupTotals, HourTotals, MetricTotals, Store, StoreError, UserCursor};
@@ -304,16 +305,4 @@ impl Units {
         let units = kept.or_else(|| self.planned.get(series).copied())?;
         Some(sum as f64 / units)
     }
-}
-
-/// Returns an ID as text. Bytes that are not UTF-8 become `\xff`, and a backslash becomes two.
-pub fn readable(user: &[u8]) -> String {
-    let mut text = String::with_capacity(user.len());
-    for chunk in user.utf8_chunks() {
-        text.push_str(&chunk.valid().replace('\\', "\\\\"));
-        for byte in chunk.invalid() {
-            text.push_str(&format!("\\x{byte:02x}"));
-        }
-    }
-    text
 }

@@ -6,16 +6,19 @@ use crate::admin::http::error::{Failure, Query, Refused};
 use crate::admin::results::assignments;
 use crate::admin::results::assignments::Explained;
 use crate::admin::state::AdminState;
+use crate::archive;
 use crate::config::declaration::declaration;
 use crate::experiment::UserId;
 use crate::experiment::minted;
 use crate::store::decisions::AuditEntry;
 use crate::store::forget_user::forget_everywhere;
 use crate::store::phases;
+use crate::tasks;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 use utoipa::{IntoParams, ToSchema};
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -82,11 +85,22 @@ pub async fn assignments_of(
 pub struct Forgotten {
     /// The experiments from which data of the user was deleted.
     forgotten: Vec<String>,
+    /// What was done to the archive; null without one.
+    archive: Option<ForgottenInArchive>,
+}
+
+/// What was done to archived files to forget a user.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ForgottenInArchive {
+    /// The files that were read.
+    files: u64,
+    /// Those that had rows of forgotten users and were rewritten.
+    rewritten: u64,
 }
 
 /// Forget a user
 ///
-/// Deletes the user's data from the store. Records that are still in journals, on this replica or on
+/// Deletes the user's data from the store and from the archive, all of which is read. Records that are still in journals, on this replica or on
 /// others, will not be counted either. A later request counts as one of a new user.
 #[utoipa::path(
     delete,
@@ -97,7 +111,7 @@ pub struct Forgotten {
     responses(
         (status = 200, description = "The data is deleted", body = Forgotten),
         (status = 400, description = "The user is missing", body = Refused),
-        (status = 503, description = "The store is unavailable", body = Refused),
+        (status = 503, description = "The store or the archive is unavailable", body = Refused),
     )
 )]
 pub async fn forget(
@@ -106,7 +120,7 @@ pub async fn forget(
     Query(which): Query<WhichUser>,
 ) -> Result<Json<Forgotten>, Failure> {
     let (user, plan) = (which.user()?, state.plan());
-    let mut forgotten = Vec::new();
+    let (mut forgotten, mut archive) = (Vec::new(), None);
     if let Some(user) = UserId::new(minted::id_of(&plan.identity.keys, user.as_bytes())) {
         let kept = plan.identity.keep.of(user);
         let until_ms = state.wait_for_ingestion().await;
@@ -122,6 +136,37 @@ pub async fn forget(
             };
             audit::record(&*state.store, entry).await;
         }
+        archive = from_archive(&state, (user.to_vec(), until_ms)).await?;
     }
-    Ok(Json(Forgotten { forgotten }))
+    Ok(Json(Forgotten { forgotten, archive }))
+}
+
+/// Removes a user from archived files, if there is an archive, also when the caller does not wait for it.
+async fn from_archive(
+    state: &AdminState,
+    (user, until_ms): (Vec<u8>, u64),
+) -> Result<Option<ForgottenInArchive>, Failure> {
+    let Some(archive) = state.plan().archive.clone() else {
+        return Ok(None);
+    };
+    let (store, to) = (Arc::clone(&state.store), archive.to.clone());
+    let forgetting = tasks::spawn("forget", async move {
+        archive::forget(&archive, &*store, (&user, until_ms)).await
+    });
+    let why = match forgetting.await {
+        Ok(Ok(swept)) => {
+            return Ok(Some(ForgottenInArchive {
+                files: swept.read,
+                rewritten: swept.replaced,
+            }));
+        }
+        Ok(Err(error)) => error.with_advice(),
+        Err(error) => error.to_string(),
+    };
+    Err(Failure::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        format!(
+            "the counts have forgotten the user, and the archive {to} has not: {why}; ask again when it is available"
+        ),
+    ))
 }

@@ -2,7 +2,7 @@
 //! ingested segments.
 
 use super::Ingestor;
-use crate::journal::Reader;
+use crate::journal::{self, Reader};
 use crate::store::StoreError;
 use crate::store::applied_cache::AppliedCache;
 use std::sync::atomic::Ordering;
@@ -38,14 +38,16 @@ impl Ingestor {
         if self.from_the_start || !self.refused.is_empty() {
             return;
         }
+        let mut excess = journal::held_beyond(&self.readers);
+        let too_much_is_held = excess > 0;
         for reader in &mut self.readers {
-            if let Err(error) = reader.release(reader.position() - 1) {
+            if let Err(error) = reader.release(reader.position() - 1, &mut excess) {
                 tracing::warn!(journal = %reader.id(), "an ingested segment cannot be deleted: {error}");
             }
         }
         let (over, on): (Vec<_>, Vec<_>) = std::mem::take(&mut self.readers)
             .into_iter()
-            .partition(Reader::is_over);
+            .partition(|reader| reader.is_over(too_much_is_held));
         self.readers = on;
         if !over.is_empty() {
             // The mark refers to the readers by position.

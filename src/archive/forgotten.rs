@@ -1,0 +1,116 @@
+//! Users who were forgotten: their rows are not archived, and are removed from what is archived.
+
+use super::error::ArchiveError;
+use super::tables::RecordTable;
+use crate::experiment::user_id::unreadable;
+use crate::store::Store;
+use crate::store::forgotten::ForgottenUsers;
+use arrow_array::cast::AsArray;
+use arrow_array::types::TimestampMicrosecondType;
+use arrow_array::{BooleanArray, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow_select::filter::filter_record_batch;
+use std::collections::HashMap;
+
+/// The forgotten users of all experiments of a store, and others.
+#[derive(Clone, Debug, Default)]
+pub struct AllForgotten {
+    shards: Vec<ForgottenUsers>,
+    others: HashMap<Vec<u8>, u64>,
+}
+
+/// The columns of a table that tell whose rows it has.
+pub struct IdColumns<'a> {
+    /// The time of each record, in Unix microseconds.
+    pub at_us: &'a TimestampMicrosecondArray,
+    /// The columns of [`RecordTable::ids`].
+    pub ids: Vec<&'a StringArray>,
+}
+
+impl<'a> IdColumns<'a> {
+    /// Finds the columns in rows of a table.
+    pub fn of(table: RecordTable, rows: &'a RecordBatch) -> Result<IdColumns<'a>, ArchiveError> {
+        let at = rows.column_by_name(table.recorded_at());
+        let at = at.and_then(|it| it.as_primitive_opt::<TimestampMicrosecondType>());
+        let ids = table.ids().iter().map(|name| rows.column_by_name(name));
+        let ids: Option<Vec<&StringArray>> = ids.map(|it| it?.as_string_opt::<i32>()).collect();
+        match (at, ids) {
+            (Some(at_us), Some(ids)) => Ok(IdColumns { at_us, ids }),
+            _ => {
+                let why = "a column of users or times is missing".to_owned();
+                let path = table.name().to_owned();
+                Err(ArchiveError::Unreadable { path, why })
+            }
+        }
+    }
+}
+
+impl AllForgotten {
+    /// Loads them.
+    pub async fn load(store: &dyn Store) -> Result<AllForgotten, ArchiveError> {
+        let mut shards = Vec::new();
+        for experiment in store.experiments().await? {
+            for shard in 0..store.shards(&experiment).await? {
+                shards.push(store.forgotten(&experiment, shard).await?);
+            }
+        }
+        shards.retain(|shard| shard.version > 0);
+        let others = HashMap::new();
+        Ok(AllForgotten { shards, others })
+    }
+
+    /// Adds an ID whose records up to this time, in Unix milliseconds, are forgotten.
+    pub fn add(&mut self, id: Vec<u8>, until_ms: u64) {
+        self.others.insert(id, until_ms);
+    }
+
+    /// Whether nobody was forgotten.
+    pub fn is_empty(&self) -> bool {
+        self.shards.is_empty() && self.others.is_empty()
+    }
+
+    /// Whether nobody was forgotten since `earlier` was loaded.
+    pub fn is_as(&self, earlier: &AllForgotten) -> bool {
+        let versions = |all: &AllForgotten| -> Vec<u64> {
+            all.shards.iter().map(|shard| shard.version).collect()
+        };
+        versions(self) == versions(earlier)
+    }
+
+    /// Returns the time up to which records of a user are forgotten, in Unix milliseconds; 0 for a user who was not
+    /// forgotten.
+    pub fn until_ms(&self, user: &[u8]) -> u64 {
+        let until = self.shards.iter().map(|shard| shard.until_ms(user));
+        until
+            .chain(self.others.get(user).copied())
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// Removes the rows of forgotten users; `None` where there are none of them.
+    pub fn removed_from(
+        &self,
+        table: RecordTable,
+        rows: &RecordBatch,
+    ) -> Result<Option<RecordBatch>, ArchiveError> {
+        if self.is_empty() {
+            return Ok(None);
+        }
+        let IdColumns { at_us, ids } = IdColumns::of(table, rows)?;
+        let mut known = HashMap::<&str, i64>::new();
+        let mut kept = vec![true; rows.num_rows()];
+        for ids in ids {
+            for (row, id) in ids.iter().enumerate() {
+                let Some(id) = id else { continue };
+                let until_us = known
+                    .entry(id)
+                    .or_insert_with(|| 1000 * self.until_ms(&unreadable(id)) as i64);
+                // Times of rows are whole milliseconds.
+                kept[row] &= at_us.value(row) > *until_us;
+            }
+        }
+        if kept.iter().all(|kept| *kept) {
+            return Ok(None);
+        }
+        Ok(Some(filter_record_batch(rows, &BooleanArray::from(kept))?))
+    }
+}

@@ -1,0 +1,246 @@
+//! `watershed replay`: asks a new metric of the past, from the archive.
+
+use super::archive::ArchiveSource;
+use super::judge::shown;
+use super::output::Output;
+use crate::admin::results::evaluator::{CountsSnapshot, Evaluator};
+use crate::admin::results::schema::ExperimentResult;
+use crate::admin::{View, experiment_result};
+use crate::archive::{ArchiveError, ArchivedPast, ReplayQuestion};
+use crate::config;
+use crate::config::declaration::declaration;
+use crate::config::plan::{ArchiveTarget, Plan};
+use crate::experiment::metric::{Metric, MetricKind, Trigger};
+use crate::features::{Feature, MissingFeature};
+use crate::server::ErrorWithHint;
+use crate::store::ingest::Ingestor;
+use crate::store::phases;
+use crate::store::sqlite::SqliteStore;
+use crate::store::{ExperimentTotals, Store};
+use crate::telemetry::{Counted, Telemetry};
+use anyhow::Context;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+use tempfile::TempDir;
+
+/// The arguments of `replay`.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The metric: the name of one in the routes file, or a new one, such as 'large: { event: revenue, value: amount,
+    /// kind: mean, cap: 100, within: 7d }', whose event is one of the column `event` of the archive
+    #[arg(long, value_name = "METRIC")]
+    metric: String,
+    /// The experiment [default: the only one of the routes file]
+    #[arg(long, value_name = "NAME")]
+    experiment: Option<String>,
+    /// Judge only users of one segment at their first exposure, such as device=mobile
+    #[arg(long, value_name = "NAME=VALUE")]
+    segment: Option<String>,
+    #[command(flatten)]
+    from: ArchiveSource,
+}
+
+/// Counts the metric from the archive, and prints the verdict on it.
+pub fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
+    if !Feature::Archive.is_built() {
+        let missing = MissingFeature(Feature::Archive);
+        return Err(ErrorWithHint::new(missing.to_string(), missing.hint()).into());
+    }
+    let plan = arguments.from.file().load()?;
+    let archive = arguments.from.target()?;
+    let name = experiment_name(&plan, arguments.experiment.as_deref())?;
+    let (plan, question) = question(&plan, &name, &arguments.metric)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let segment = arguments.segment.as_deref();
+    let result = runtime.block_on(replay(&plan, &archive, question, segment))?;
+    let document = serde_json::to_value(&result)?;
+    Ok(output.print(|| shown(&result), || document)?)
+}
+
+fn experiment_name(plan: &Plan, name: Option<&str>) -> anyhow::Result<String> {
+    let mut names = plan.experiments.iter().map(|it| it.name.to_string());
+    let all = || {
+        let names = plan.experiments.iter().map(|it| &*it.name);
+        names.collect::<Vec<_>>().join(", ")
+    };
+    let found = match name {
+        Some(name) => names.find(|it| it == name),
+        None if plan.experiments.len() == 1 => names.next(),
+        None => None,
+    };
+    found.ok_or_else(|| {
+        let what = match name {
+            Some(name) => format!("the routes file has no experiment {name:?}"),
+            None => "the routes file has several experiments".to_owned(),
+        };
+        ErrorWithHint::new(what, format!("name one with --experiment: {}", all())).into()
+    })
+}
+
+/// Returns the experiment with this metric alone, and what to ask of the archive.
+fn question(plan: &Plan, name: &str, metric: &str) -> anyhow::Result<(Plan, ReplayQuestion)> {
+    let definition = plan
+        .definitions
+        .get(name)
+        .context("the experiment has no definition")?;
+    let mut whole: Value = serde_json::from_str(definition)?;
+    let is_new = metric.contains(':');
+    let metric_name = metric
+        .split(':')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .trim_matches('"');
+    let experiment = &mut whole["experiments"][name];
+    experiment["metrics"] = json!([metric_name]);
+    if let Some(experiment) = experiment.as_object_mut() {
+        // Their harm is not replayed.
+        experiment.remove("guardrails");
+    }
+    let metrics = match whole
+        .as_object_mut()
+        .and_then(|whole| whole.remove("metrics"))
+    {
+        Some(metrics) if !is_new => metrics.to_string(),
+        _ => format!("{{ {metric} }}"),
+    };
+    // JSON is YAML.
+    let text = whole
+        .to_string()
+        .replacen('{', &format!("{{\"metrics\": {metrics}, "), 1);
+    let plan = config::parse(&text, std::path::Path::new("--metric"), &|_| None)?;
+    let index = plan
+        .experiment_named(name)
+        .context("the experiment has no definition")?;
+    let index = *plan
+        .experiment(index)
+        .metrics
+        .first()
+        .context("the metric is missing")?;
+    let metric = plan.metric(index);
+    let declared = declaration(&plan).metrics.swap_remove(index.0);
+    let event = match &metric.trigger {
+        Trigger::Event(event) if is_new => event.to_string(),
+        // Archived events have the names of the metrics that counted them.
+        _ if !is_new => metric_name.to_owned(),
+        _ => return Err(not_replayed("a metric with `on` or `latency`")),
+    };
+    check_kind(metric)?;
+    let question = ReplayQuestion {
+        experiment: name.to_owned(),
+        event,
+        has_values: metric.value.is_some(),
+        metric: declared,
+    };
+    Ok((plan, question))
+}
+
+fn check_kind(metric: &Metric) -> anyhow::Result<()> {
+    match metric.kind {
+        MetricKind::Conversion | MetricKind::Count | MetricKind::Mean => Ok(()),
+        kind => Err(not_replayed(&format!("a metric of kind {}", kind.name()))),
+    }
+}
+
+fn not_replayed(what: &str) -> anyhow::Error {
+    ErrorWithHint::new(
+        format!("{what} cannot be replayed"),
+        "name an archived event with `event`, and kind conversion, count or mean; ask others with `watershed archive sql`",
+    )
+    .into()
+}
+
+/// Counts the past as ingestion does, in a store of its own, and judges it as results do.
+async fn replay(
+    plan: &Plan,
+    archive: &ArchiveTarget,
+    question: ReplayQuestion,
+    segment: Option<&str>,
+) -> anyhow::Result<ExperimentResult> {
+    let failed = |error: ArchiveError| {
+        let text = error.with_advice();
+        anyhow::anyhow!("the archive {archive} cannot be replayed: {text}")
+    };
+    let folder = TempDir::new()?;
+    let store = SqliteStore::open(&folder.path().join("replay.db"))?;
+    let store: Arc<dyn Store> = Arc::new(store);
+    let telemetry = Arc::new(Telemetry::default());
+    let mut ingestor = Ingestor::new(Vec::new(), Arc::clone(&store), telemetry, Vec::new);
+    let name = question.experiment.clone();
+    let mut past = ArchivedPast::open(archive, question)
+        .await
+        .map_err(failed)?;
+    while let Some(chunk) = past.next().await.map_err(failed)? {
+        ingestor.give(&[chunk]).await?;
+    }
+    let index = plan
+        .experiment_named(&name)
+        .context("the experiment is gone")?;
+    let experiment = plan.experiment(index);
+    let declaration = declaration(plan);
+    let declared = &declaration.experiments[index.0];
+    let located = phases::locate(&*store, declared, &declaration.metrics).await?;
+    let evaluator = Evaluator::default();
+    let evaluation = match segment {
+        None => {
+            evaluator
+                .evaluate(plan, experiment, located, &*store)
+                .await?
+        }
+        Some(segment) => {
+            let mut metrics = experiment.metrics.iter().map(|index| plan.metric(*index));
+            if metrics.any(|metric| metric.within_ms.is_some()) {
+                return Err(not_replayed("a metric with `within`, of one segment,"));
+            }
+            let mut totals = store.totals(&located.placement.key).await?;
+            keep_segment(&mut totals, segment)?;
+            let counts = CountsSnapshot {
+                totals,
+                hours: None,
+                placement: located.placement,
+                counted: Counted::Wholly,
+                at_ms: SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as u64,
+            };
+            evaluator.judge(plan, experiment, counts, &located.kept)
+        }
+    };
+    Ok(experiment_result(plan, &evaluation, View::default()))
+}
+
+/// Leaves the users of one segment.
+fn keep_segment(totals: &mut ExperimentTotals, segment: &str) -> anyhow::Result<()> {
+    let mut known = std::collections::BTreeSet::new();
+    let mut is_found = false;
+    for group in totals
+        .epochs
+        .iter_mut()
+        .flat_map(|epoch| epoch.groups.values_mut())
+    {
+        let mut of_segment = None;
+        for (key, part) in std::mem::take(&mut group.segments) {
+            // Behind the name is a digest of the segment's definition.
+            let Some((name, value)) = key.split_once('=') else {
+                continue;
+            };
+            let text = format!("{}={value}", name.split('~').next().unwrap_or_default());
+            if text == segment {
+                of_segment = Some(part);
+            }
+            known.insert(text);
+        }
+        is_found |= of_segment.is_some();
+        *group = of_segment.unwrap_or_default();
+    }
+    let known: Vec<String> = known.into_iter().collect();
+    match is_found {
+        true => Ok(()),
+        false => Err(ErrorWithHint::new(
+            format!("no user was in the segment {segment}"),
+            format!("known: {}", known.join(", ")),
+        )
+        .into()),
+    }
+}
