@@ -85,7 +85,9 @@ pub async fn assignments_of(
 pub struct Forgotten {
     /// The experiments from which data of the user was deleted.
     forgotten: Vec<String>,
-    /// What was done to the archive; null without one.
+    /// What was done to the archive, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     archive: Option<ForgottenInArchive>,
 }
 
