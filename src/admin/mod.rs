@@ -15,6 +15,7 @@ mod server_handle;
 mod state;
 mod view;
 
+pub use decisions::record::record_decision;
 pub use http::server::serve;
 pub use results::experiment::result as experiment_result;
 pub use results::flags::FlagExposure;

@@ -49,7 +49,7 @@ pub fn digest(content: &str, secrets: u16) -> String {
     format!("{:016x}-{secrets:04x}", digest as u64)
 }
 
-/// Returns a line that says so, if these digests are of files with other secrets.
+/// Compares the secrets of two files by their digests. Returns a line for the difference if they differ.
 pub fn secret_difference(before: &str, after: &str) -> Option<String> {
     let (_, was) = before.split_once('-')?;
     let (_, is) = after.split_once('-')?;

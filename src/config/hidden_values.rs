@@ -1,4 +1,4 @@
-//! Values of the file that may be secrets, although no key says so.
+//! Hides values of the file that may be secrets, such as the value of a header.
 
 use super::file::Value;
 use super::reader::Node;

@@ -374,9 +374,9 @@ fn decide(
     if let Some(weights) = weights {
         experiment.reweigh(&weights);
     }
-    if let (Some(position), Some(ramp)) = (position, experiment.ramp.clone()) {
-        experiment.admit(&ramp.steps[ramp.step_of(position.share)]);
-        experiment.ramp = Some(ramp);
+    if let (Some(position), Some(ramp)) = (position, &experiment.ramp) {
+        let step = ramp.steps[ramp.step_of(position.share)].clone();
+        experiment.admit(&step);
     }
 }
 

@@ -1,6 +1,7 @@
 //! Decisions that follow from the routes file: a promotion or a ramp that it ends, and planned times that pass.
 //! The store keeps each once, whatever the number of replicas.
 
+use crate::admin::record_decision;
 use crate::config::plan::Plan;
 use crate::experiment::{Experiment, Lifecycle};
 use crate::store::decisions::{
@@ -122,20 +123,7 @@ impl FileDecision {
 
     /// Stores it. If somebody else has decided meanwhile, that stands.
     pub async fn record(&self, store: &dyn Store) -> Result<(), StoreError> {
-        if store
-            .decide(self.before_ms, &self.next, &self.entry)
-            .await?
-        {
-            let AuditEntry {
-                experiment,
-                action,
-                by,
-                from,
-                to,
-                ..
-            } = &self.entry;
-            tracing::info!("{experiment}: {action} by {by}: {from} -> {to}");
-        }
+        record_decision(store, self.before_ms, &self.next, &self.entry).await?;
         Ok(())
     }
 }

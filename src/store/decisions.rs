@@ -183,6 +183,11 @@ pub struct AuditEntry {
 }
 
 impl AuditEntry {
+    /// Whether it is a reload that loaded a file, which the history has by itself.
+    pub fn is_of_loaded_file(&self) -> bool {
+        self.action == "reload" && self.to != "refused"
+    }
+
     /// Returns what decided. Earlier versions named rules in `by` alone.
     pub fn decided_by(&self) -> DecidedBy {
         self.source

@@ -7,8 +7,8 @@ use crate::admin::decisions::decide::{Decision, Undecided, decide};
 use crate::admin::decisions::record::record_decision;
 use crate::admin::results::recent_traffic::Recent;
 use crate::config::plan::Plan;
+use crate::experiment::Experiment;
 use crate::experiment::lifecycle::{OnAlarm, Ramp};
-use crate::experiment::{Experiment, GroupIndex};
 use crate::stats::{Judgement, Question};
 use crate::store::decisions::{
     AuditEntry, DecidedBy, DecidedState, RampPosition, StandingDecision, StandingDecisions,
@@ -88,8 +88,8 @@ pub struct RampEvidence<'a> {
     pub judgement: &'a Judgement,
     /// What happened lately.
     pub recent: &'a Recent,
-    /// A group whose upstream is down, and why.
-    pub down: Option<(GroupIndex, String)>,
+    /// By group: why its upstream is down, if it is.
+    pub down: &'a [Option<String>],
 }
 
 /// Returns the first alarm of an experiment.
@@ -130,8 +130,12 @@ pub fn alarm(evidence: &RampEvidence<'_>, health: DataHealth) -> Option<Alarm> {
     let groups = || totals.epochs.iter().flat_map(|epoch| epoch.groups.values());
     let users: u64 = groups().map(|group| group.users).sum();
     let crossed: u64 = groups().map(|group| group.crossed_over).sum();
-    let reason = if let Some((group, why)) = down {
-        format!("{}: {why}", names[group.0])
+    let mut down = names
+        .iter()
+        .zip(*down)
+        .filter_map(|(name, why)| Some((name, why.as_ref()?)));
+    let reason = if let Some((name, why)) = down.next() {
+        format!("{name}: {why}")
     } else if let Some(place) = fails {
         let recent = &recent.groups[place];
         format!(

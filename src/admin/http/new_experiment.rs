@@ -131,10 +131,8 @@ impl Draft {
         } else if plan.experiment_named(&form.name).is_some() {
             problems.push(format!("The file already has an experiment {}.", form.name));
         }
-        let number = |text: &str| text.trim().parse::<f64>().ok();
-        if !form.lift.is_empty()
-            && number(&form.lift).is_none_or(|lift| lift.is_nan() || lift <= 0.0)
-        {
+        let is_lift = |lift: f64| lift > 0.0;
+        if !form.lift.is_empty() && !number(&form.lift).is_some_and(is_lift) {
             problems.push("The lift is a percentage above 0, such as 10.".to_owned());
         }
         let is_rate = |rate: f64| rate > 0.0 && rate < 100.0;
@@ -300,9 +298,15 @@ fn shared(plan: &Plan, form: &NewExperiment) -> Option<String> {
     })
 }
 
+/// Reads a number that somebody typed.
+fn number(text: &str) -> Option<f64> {
+    let number = text.trim().parse::<f64>().ok();
+    number.filter(|number| number.is_finite())
+}
+
 /// Says what a percentage without users means.
 fn nobody(form: &NewExperiment) -> Option<String> {
-    let percent = form.percent.trim().parse::<f64>().ok()?;
+    let percent = number(&form.percent)?;
     let nobody = match percent {
         0.0 => "the new version",
         100.0 => "the version as it is",
@@ -315,12 +319,6 @@ fn nobody(form: &NewExperiment) -> Option<String> {
 
 /// How long an answer takes at the percentage of the form, at 10 % and at 50 %.
 fn durations(form: &NewExperiment) -> Vec<(String, String, String)> {
-    let number = |text: &str| {
-        text.trim()
-            .parse::<f64>()
-            .ok()
-            .filter(|number| number.is_finite())
-    };
     let rate = number(&form.rate).map(|percent| percent / 100.0);
     let rate = rate.filter(|rate| *rate > 0.0 && *rate < 1.0);
     let lift = number(&form.lift).filter(|lift| *lift > 0.0 && *lift <= 1000.0);

@@ -2,7 +2,7 @@
 
 use crate::admin::decisions::ramp::{self, Alarm, DataHealth, RampEvidence};
 use crate::admin::results::recent_traffic::Recent;
-use crate::experiment::{Confirmer, Experiment, GroupIndex};
+use crate::experiment::{Confirmer, Experiment};
 use crate::stats::{Judgement, Question, State};
 use crate::store::phases::Placement;
 use crate::store::{ExperimentTotals, HourTotals};
@@ -32,15 +32,8 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
-    /// The number of users who were counted.
-    pub fn users(&self) -> u64 {
-        let epochs = self.totals.epochs.iter();
-        let groups = epochs.flat_map(|epoch| epoch.groups.values());
-        groups.map(|group| group.users).sum()
-    }
-
-    /// What holds a ramp.
-    pub fn alarm(&self, health: DataHealth, down: Option<(GroupIndex, String)>) -> Option<Alarm> {
+    /// What holds a ramp. `down` says of each group why its upstream is down.
+    pub fn alarm(&self, health: DataHealth, down: &[Option<String>]) -> Option<Alarm> {
         let evidence = RampEvidence {
             experiment: &self.experiment,
             totals: &self.totals,

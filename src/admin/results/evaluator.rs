@@ -13,7 +13,7 @@ use crate::admin::results::upstream_health::down;
 use crate::config::declaration;
 use crate::config::plan::Plan;
 use crate::experiment::lifecycle::OnAlarm;
-use crate::experiment::{Crossover, Experiment, GroupIndex};
+use crate::experiment::{Crossover, Experiment};
 use crate::notify::Board;
 use crate::stats::{self, Finding, Judgement, State, Verdict};
 use crate::store::apply_semantics::CROSSED_OVER;
@@ -94,18 +94,11 @@ impl Evaluator {
         }
     }
 
-    /// The first group whose upstream is down, and why.
-    pub fn down(&self, plan: &Plan, experiment: &Experiment) -> Option<(GroupIndex, String)> {
-        let groups = experiment.groups.iter().enumerate();
-        let mut down = groups.filter_map(|(place, group)| {
-            Some((GroupIndex(place), down(plan, group, &self.health_registry)?))
-        });
-        down.next()
-    }
-
-    /// The health of endpoints, as this process sees it.
-    pub fn health_registry(&self) -> &HealthRegistry {
-        &self.health_registry
+    /// Why no endpoint of a group's upstream gets requests, for each group of which none does.
+    pub fn down(&self, plan: &Plan, experiment: &Experiment) -> Vec<Option<String>> {
+        let groups = experiment.groups.iter();
+        let down = groups.map(|group| down(plan, group, &self.health_registry));
+        down.collect()
     }
 
     /// Looks at a phase of an experiment now.
@@ -542,7 +535,7 @@ impl EvaluationLoop {
             let metrics = declaration::metrics(plan);
             let located = phases::locate(store, &declared, &metrics).await?;
             let found = evaluator.evaluate(plan, experiment, located, store).await?;
-            alarm = found.alarm(health, evaluator.down(plan, experiment));
+            alarm = found.alarm(health, &evaluator.down(plan, experiment));
             evaluation = Some(found);
         }
         let since = match alarm.as_ref().filter(|alarm| alarm.is_grave) {
@@ -556,7 +549,7 @@ impl EvaluationLoop {
         let ground = RampGround {
             alarm: alarm.as_ref(),
             is_confirmed: confirmed.is_some(),
-            has_users: evaluation.is_some_and(|it| it.users() > 0),
+            has_users: evaluation.is_some_and(|it| it.question.users() > 0),
         };
         let known = (store, &decisions);
         if ramp::advance(plan, experiment, ramp, known, ground).await? {

@@ -98,8 +98,8 @@ impl Findings {
         }
     }
 
-    /// Notes an analysis that a rule acts on: what it finds stands since `since` at the latest, and is told
-    /// although the experiment does not run afterwards.
+    /// Notes an analysis before a rule acts on it. What it finds was there at `since`, so webhooks are told of it,
+    /// even if the experiment stops running.
     pub fn act(&mut self, plan: &Plan, evaluation: &Evaluation, since: Instant, board: &Board) {
         if !plan.webhooks.is_empty() {
             self.note(plan, evaluation, since);
@@ -122,24 +122,27 @@ impl Findings {
         self.found.insert(name, found.collect());
     }
 
-    /// Sets on the board what is confirmed of an experiment. Of one that runs no longer, only that stands which
-    /// was confirmed before, until the store is told of it.
+    /// Sets on the board what is confirmed of an experiment. If the experiment no longer runs, what was confirmed
+    /// before stays there until the store has it.
     pub fn tell(&mut self, experiment: &Experiment, board: &Board, now_ms: u64) {
         if !experiment.is_running()
             && let Some(found) = self.found.get_mut(&*experiment.name)
         {
-            let is_confirmed = |since: &Instant| since.elapsed() >= CONFIRMED_AFTER;
             found.retain(|(it, since)| {
-                is_confirmed(since) && !it.is_lasting() && !board.is_reported(&it.key)
+                is_confirmed(*since) && !it.is_lasting() && !board.is_reported(&it.key)
             });
         }
         let found = self.found.get(&*experiment.name).into_iter().flatten();
-        let confirmed = found.filter(|(_, since)| since.elapsed() >= CONFIRMED_AFTER);
+        let confirmed = found.filter(|(_, since)| is_confirmed(*since));
         let mut told: Vec<Notification> = confirmed.map(|(it, _)| it.clone()).collect();
         let data = self.data.get(&*experiment.name);
         told.extend(data.and_then(|data| no_data(experiment, data, now_ms)));
         board.set(&experiment.name, told);
     }
+}
+
+fn is_confirmed(since: Instant) -> bool {
+    since.elapsed() >= CONFIRMED_AFTER
 }
 
 /// The number of all that was counted of an experiment.

@@ -1,6 +1,5 @@
 //! The answer of a gate: may a pipeline go on with an experiment? PURE.
 
-use crate::admin::results::recent_traffic::mostly_failed;
 use crate::admin::results::schema::{ExperimentResult, GroupResult, Recently};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -118,7 +117,7 @@ fn safe(experiment: &ExperimentResult) -> Found {
     let mut groups = experiment.groups.iter();
     let fails = groups.find_map(|group| {
         let recently = group.recently.as_ref();
-        let recently = recently.filter(|it| mostly_failed(it.answers, it.failed))?;
+        let recently = recently.filter(|it| it.fails())?;
         Some((&group.name, recently))
     });
     if let Some((

@@ -14,7 +14,6 @@ use crate::admin::results::schema::{
     Results, StoreState,
 };
 use crate::admin::results::time_series;
-use crate::admin::results::upstream_health::down;
 use crate::config::plan::Plan;
 use crate::config::{self, declaration};
 use crate::experiment::record::DeclaredExperiment;
@@ -235,11 +234,12 @@ fn add_down(
     evaluator: &Evaluator,
     shown: &mut ExperimentResult,
 ) {
-    for (group, result) in experiment.groups.iter().zip(&mut shown.groups) {
-        result.down = down(plan, group, evaluator.health_registry());
-        if let Some(down) = &result.down {
+    let groups = experiment.groups.iter().zip(&mut shown.groups);
+    for ((group, result), down) in groups.zip(evaluator.down(plan, experiment)) {
+        if let Some(down) = &down {
             shown.warnings.push(format!("{}: {down}", group.shown()));
         }
+        result.down = down;
     }
 }
 
@@ -287,9 +287,10 @@ async fn one(
     let (number, phases) = (located.placement.phase, located.phases.clone());
     let evaluation = evaluator.evaluate(plan, experiment, located, store).await?;
     let mut shown = result(plan, &evaluation, wish.view);
-    let has_ramp = experiment.ramp.is_some();
-    let down = has_ramp.then(|| evaluator.down(plan, experiment)).flatten();
-    shown.ramp = ramp_progress(&evaluation, context, down);
+    if experiment.ramp.is_some() {
+        let down = evaluator.down(plan, experiment);
+        shown.ramp = ramp_progress(&evaluation, context, &down);
+    }
     if wish.over_time {
         let over_time = time_series::over_time(plan, &evaluation, now_ms);
         for (metric, over_time) in shown.metrics.iter_mut().zip(over_time) {
@@ -361,9 +362,7 @@ async fn of_ended(
 /// The latest decisions, of the experiment asked for.
 fn latest(acts: Vec<AuditEntry>, wish: ResultsRequest<'_>) -> Vec<ActResult> {
     // A reload that loaded a file is an entry of that file in the history.
-    let acts = acts
-        .into_iter()
-        .filter(|act| act.action != "reload" || act.to == "refused");
+    let acts = acts.into_iter().filter(|act| !act.is_of_loaded_file());
     let wanted = acts.filter(|act| wish.only.is_none_or(|only| only == act.experiment));
     wanted.take(ACTS_SHOWN).map(ActResult::from).collect()
 }

@@ -50,8 +50,8 @@ pub struct EffectResult {
 /// Merges decisions and loaded files, the newest first.
 pub fn merged(acts: Vec<AuditEntry>, files: Vec<LoadedFile>) -> Vec<HistoryEntry> {
     // A reload that loaded a file is an entry of that file.
-    let is_shown = |act: &AuditEntry| act.action != "reload" || act.to == "refused";
-    let acts = acts.into_iter().filter(is_shown).map(of_act);
+    let acts = acts.into_iter().filter(|act| !act.is_of_loaded_file());
+    let acts = acts.map(of_act);
     let mut all: Vec<HistoryEntry> = acts.chain(files.into_iter().map(of_file)).collect();
     all.sort_by_key(|entry| Reverse(entry.at_ms));
     all

@@ -4,7 +4,6 @@ use crate::admin::decisions::ramp::{DataHealth, RampMove, next_move, standing};
 use crate::admin::format::rfc3339;
 use crate::admin::results::evaluator::Evaluation;
 use crate::admin::results::ramp_result::{RampResult, RampStepResult};
-use crate::experiment::GroupIndex;
 use crate::experiment::lifecycle::RampStep;
 use crate::store::decisions::StandingDecisions;
 
@@ -21,7 +20,7 @@ pub struct RampContext {
 pub fn ramp_progress(
     evaluation: &Evaluation,
     context: &RampContext,
-    down: Option<(GroupIndex, String)>,
+    down: &[Option<String>],
 ) -> Option<RampResult> {
     let experiment = &evaluation.experiment;
     let ramp = experiment.ramp.as_ref()?;

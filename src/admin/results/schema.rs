@@ -5,6 +5,7 @@ use crate::admin::results::enums;
 use crate::admin::results::history::HistoryEntry;
 use crate::admin::results::planning_result::PlanningResult;
 use crate::admin::results::ramp_result::RampResult;
+use crate::admin::results::recent_traffic::mostly_failed;
 use crate::store::event_ids::EventCounts;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -304,6 +305,13 @@ pub struct Recently {
     pub answers: u64,
     pub failed: u64,
     pub dead: bool,
+}
+
+impl Recently {
+    /// Whether most of at least a few answers failed.
+    pub fn fails(&self) -> bool {
+        self.dead || mostly_failed(self.answers, self.failed)
+    }
 }
 
 /// Times to the head of the answer, in milliseconds.

@@ -4,7 +4,6 @@ use crate::admin::decisions::action::Action;
 use crate::admin::format;
 use crate::admin::format::thousands;
 use crate::admin::results::planning_result::PlanningResult;
-use crate::admin::results::recent_traffic::mostly_failed;
 use crate::admin::results::schema::{ExperimentResult, GroupResult, Recently};
 
 /// Returns the recommended decision, if there is one.
@@ -121,10 +120,10 @@ fn confirm(experiment: &ExperimentResult) -> String {
 }
 
 fn waiting(experiment: &ExperimentResult) -> String {
-    let fails = |it: &Recently| it.dead || mostly_failed(it.answers, it.failed);
     let mut groups = experiment.groups.iter();
-    let is_dead =
-        |group: &&GroupResult| group.down.is_some() || group.recently.as_ref().is_some_and(fails);
+    let is_dead = |group: &&GroupResult| {
+        group.down.is_some() || group.recently.as_ref().is_some_and(Recently::fails)
+    };
     if let Some(group) = groups.find(is_dead) {
         let name = experiment.shown(&group.name);
         let why = match group.down {

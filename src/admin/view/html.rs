@@ -92,19 +92,15 @@ impl Page<'_> {
 
     /// A text as HTML. What stands between backticks is code.
     fn rich(&self, text: impl AsRef<str>) -> String {
-        let text = text.as_ref();
+        // Escaping a text cannot fail.
+        let text = escape(text.as_ref(), Html).map_or(String::new(), |it| it.to_string());
+        if text.matches('`').count() % 2 == 1 {
+            return text;
+        }
         let parts = text.split('`').enumerate();
-        let is_paired = text.matches('`').count() % 2 == 0;
-        let html = parts.map(|(place, part)| {
-            // Escaping a text cannot fail.
-            let part = escape(part, Html).map_or(String::new(), |it| it.to_string());
-            match (place % 2 == 1, is_paired) {
-                (true, true) => format!("<code>{part}</code>"),
-                (true, false) => format!("`{part}"),
-                (false, true) => part,
-                (false, false) if place == 0 => part,
-                (false, false) => format!("`{part}"),
-            }
+        let html = parts.map(|(place, part)| match place % 2 {
+            0 => part.to_owned(),
+            _ => format!("<code>{part}</code>"),
         });
         html.collect()
     }

@@ -3,10 +3,9 @@
 use crate::admin::format::{
     change, duration, minute, p_value, part, rounded_duration, seconds_between, share, thousands,
 };
-use crate::admin::results::recent_traffic::mostly_failed;
 use crate::admin::results::schema::{
     ExperimentResult, FixedResult, GroupResult, GuardrailGroup, GuardrailResult, MetricGroup,
-    MetricResult, Recently, Results, SampleRatio,
+    MetricResult, Results, SampleRatio,
 };
 use crate::admin::view::metric_values::amount;
 
@@ -32,8 +31,7 @@ pub fn alarms(experiment: &ExperimentResult) -> Vec<String> {
     said.extend(parting(&experiment.sample_ratio));
     let dead = experiment.groups.iter().filter_map(|group| {
         let recently = group.recently.as_ref();
-        let fails = |it: &&Recently| it.dead || mostly_failed(it.answers, it.failed);
-        let recently = recently.filter(fails)?;
+        let recently = recently.filter(|it| it.fails())?;
         Some(format!(
             "{}: {} of {} responses in this hour and the previous one failed: its upstream seems to be down",
             experiment.shown(&group.name), recently.failed, recently.answers

@@ -94,7 +94,7 @@ fn forgotten_users_leave_archived_files_for_good() {
     std::fs::remove_dir_all(site.out().join("_batches")).unwrap();
     let routes = site.routes.clone();
     site.proxy.again(&routes);
-    // A user who comes again is a new one.
+    // A forgotten user who comes back counts as a new user.
     site.proxy.client().get("/", "Cookie: uid=user-3\r\n");
     site.end();
     assert_eq!(

@@ -250,6 +250,7 @@ fn names_are_not_asked_for_before_their_ttl_is_over() {
         }
     });
     let asked = server.asked.load(Ordering::SeqCst);
+    // That nothing is asked can only be seen by waiting: three times as long as the shortest time between questions.
     std::thread::sleep(Duration::from_secs(3));
     assert_eq!(server.asked.load(Ordering::SeqCst), asked);
     served_by(&proxy, &["a"]);
