@@ -119,9 +119,13 @@ pub fn parse(text: &str) -> Result<ArchiveTarget, String> {
             "{scheme}:// is followed by the name of a bucket alone; credentials and endpoints come from the environment"
         ));
     }
+    if prefix.contains(['?', '#']) {
+        // A query may hold credentials, so it is not shown.
+        return Err("a bucket and a prefix have no query and no fragment; credentials and endpoints come from the environment".to_owned());
+    }
     let prefix = prefix.trim_matches('/');
     let is_sound = |part: &str| !part.is_empty() && part != "." && part != "..";
-    if prefix.contains(['?', '#']) || !prefix.is_empty() && !prefix.split('/').all(is_sound) {
+    if !prefix.is_empty() && !prefix.split('/').all(is_sound) {
         return Err(format!("{prefix:?} is not a prefix of keys"));
     }
     Ok(of_bucket(BucketPath {
@@ -182,6 +186,10 @@ mod tests {
         );
         check("{ to: \"s3:///x\" }", bucket);
         check("{ to: \"s3://key:secret@b\" }", bucket);
+        check(
+            "{ to: \"s3://b/c?key=secret\" }",
+            "archive.to: a bucket and a prefix have no query and no fragment; credentials and endpoints come from the environment",
+        );
         check(
             "{ to: \"s3://b/../c\" }",
             "archive.to: \"../c\" is not a prefix of keys",
