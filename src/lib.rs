@@ -14,6 +14,8 @@ pub mod notify;
 pub mod otel;
 pub mod proxy;
 pub mod rate_limit;
+#[cfg(feature = "redis")]
+pub mod redis_address;
 pub mod regular_file;
 pub mod server;
 pub mod stats;

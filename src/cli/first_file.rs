@@ -1,5 +1,12 @@
 //! A first routes file: two versions of a site.
 
+use crate::config::plan::Plan;
+use crate::config::{self, Diagnostic, InvalidConfig};
+use std::path::Path;
+
+/// What errors call a file that exists only as the arguments of a command.
+const NO_FILE: &str = "(command line)";
+
 /// Two versions of a site, and who gets the new one. All of it is as the user wrote it.
 #[derive(Clone, Copy, Debug)]
 pub struct TwoVersions<'a> {
@@ -68,6 +75,32 @@ metrics:
             goal = plain_or_quoted(goal),
         )
     }
+}
+
+/// Reads the text of a file that arguments of a command describe. An error names the argument, as
+/// `arguments` has it for the path of a key: there is no line to show.
+pub fn plan_of_arguments(text: &str, arguments: &[(&str, &str)]) -> Result<Plan, InvalidConfig> {
+    let environment = |name: &str| std::env::var(name).ok();
+    let named = |problem: Diagnostic| {
+        let below = |key: &str| {
+            let rest = problem.key.strip_prefix(key);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        match arguments.iter().find(|(key, _)| below(key)) {
+            Some((_, argument)) => Diagnostic {
+                file: (*argument).to_owned(),
+                place: None,
+                key: String::new(),
+                snippet: None,
+                ..problem
+            },
+            None => problem,
+        }
+    };
+    config::parse(text, Path::new(NO_FILE), &environment).map_err(|invalid| InvalidConfig {
+        diagnostics: invalid.diagnostics.into_iter().map(named).collect(),
+        ..invalid
+    })
 }
 
 /// Completes an address that was written without its scheme, and removes the slash at its end.

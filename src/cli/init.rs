@@ -6,7 +6,8 @@ use super::first_file::{self, TwoVersions};
 use super::output::Output;
 use crate::admin::format::thousands;
 use crate::admin::results::sample_size::usual_users;
-use crate::config;
+use crate::config::InvalidConfig;
+use crate::config::plan::Plan;
 use crate::server::ErrorWithHint;
 use anyhow::Context;
 use serde_json::json;
@@ -73,12 +74,11 @@ pub fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
         percent: &arguments.percent,
     };
     let text = versions.file(&arguments.goal);
-    let environment = |name: &str| std::env::var(name).ok();
     // An invalid address or percentage is reported before anything is written.
-    config::parse(&text, &path, &environment)?;
+    plan_of(&text)?;
     try_versions(&versions, output)?;
     write(&path, &text, arguments.force)?;
-    let time = time_to_answer(arguments, &versions, &path)?;
+    let time = time_to_answer(arguments, &versions)?;
     if output.is_json() {
         let document = || json!({ "file": path, "time_to_answer": time });
         return Ok(output.print(String::new, document)?);
@@ -181,19 +181,28 @@ fn write(path: &Path, text: &str, force: bool) -> anyhow::Result<()> {
     }
 }
 
+/// Reads the text that would be written.
+fn plan_of(text: &str) -> Result<Plan, InvalidConfig> {
+    first_file::plan_of_arguments(
+        text,
+        &[
+            ("upstreams.current", "--control"),
+            ("upstreams.redesign", "--experiment"),
+            ("experiments.new-site", "--percent"),
+            ("metrics", "--goal"),
+        ],
+    )
+}
+
 /// Says how long an answer takes at this percentage, and at 50 %.
-fn time_to_answer(
-    arguments: &Arguments,
-    versions: &TwoVersions<'_>,
-    path: &Path,
-) -> anyhow::Result<String> {
+fn time_to_answer(arguments: &Arguments, versions: &TwoVersions<'_>) -> anyhow::Result<String> {
     let users = |percent: &str| -> anyhow::Result<Option<(u64, f64)>> {
         let text = TwoVersions {
             percent,
             ..*versions
         }
         .file(&arguments.goal);
-        let plan = config::parse(&text, path, &|name| std::env::var(name).ok())?;
+        let plan = plan_of(&text)?;
         let experiment = &plan.experiments[0];
         let shortest = experiment.min_duration_ms as f64 / 86_400_000.0;
         let users = usual_users(&plan, experiment, RATE);

@@ -1,7 +1,7 @@
 //! `watershed run`: serves.
 
 use super::config_file::ConfigFile;
-use super::first_file::TwoVersions;
+use super::first_file::{TwoVersions, plan_of_arguments};
 use super::output::Output;
 use crate::config;
 use crate::config::plan::Plan;
@@ -10,10 +10,7 @@ use crate::server::{self, Listeners, fd_limit, logging};
 use anyhow::Context;
 use serde_json::json;
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
-
-/// What stands for the name of the file where there is none.
-const NO_FILE: &str = "(command line)";
+use std::path::PathBuf;
 
 /// The arguments of `run`.
 #[derive(Debug, clap::Args)]
@@ -133,9 +130,17 @@ fn plan(arguments: &Arguments) -> anyhow::Result<(Plan, Option<PathBuf>)> {
     if let Some(store) = &arguments.store {
         let _ = writeln!(file, "store: {}", text(store));
     }
-    let environment = |name: &str| std::env::var(name).ok();
-    Ok((
-        config::parse(&file, Path::new(NO_FILE), &environment)?,
-        None,
-    ))
+    let plan = plan_of_arguments(
+        &file,
+        &[
+            ("listen", "--listen"),
+            ("admin", "--admin"),
+            ("upstreams.current", "--control"),
+            ("upstreams.redesign", "--experiment"),
+            ("experiments.new-site", "--percent"),
+            ("metrics", "--goal"),
+            ("store", "--store"),
+        ],
+    );
+    Ok((plan?, None))
 }

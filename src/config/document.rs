@@ -112,7 +112,11 @@ impl RoutesDocument {
         match matching(&pattern) {
             Ok(paths) => {
                 if paths.is_empty() {
-                    let warning = self.problem_of(key, format!("no file matches {named:?}"), "");
+                    let warning = self.problem_of(
+                        key,
+                        format!("no file matches {named:?}"),
+                        "a pattern is relative to this file, and matches no folders and no hidden files",
+                    );
                     self.warnings.push(warning);
                 }
                 self.patterns.push(pattern);

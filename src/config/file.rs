@@ -151,11 +151,25 @@ pub fn parse(path: &Path, text: &str, index: usize) -> Result<(Value, SourceMap)
                     "write each key once",
                 )));
             }
-            let allowed = "this is not YAML: check the indentation and the colons there";
             let place = place.unwrap_or((1, 1));
+            let allowed = match is_in_variable(text, place) {
+                true => {
+                    "write quotation marks around it: \"${NAME}\" (inside braces and brackets YAML needs them)"
+                }
+                false => "this is not YAML: check the indentation and the colons there",
+            };
             Err(Box::new(at(path, text, place, found, allowed)))
         }
     }
+}
+
+/// Whether the brace of a `${` is there.
+fn is_in_variable(text: &str, (line, column): (usize, usize)) -> bool {
+    let line = line.checked_sub(1).and_then(|line| text.lines().nth(line));
+    let Some(before) = column.checked_sub(2) else {
+        return false;
+    };
+    line.is_some_and(|line| line.chars().skip(before).take(2).eq("${".chars()))
 }
 
 /// Finds a character that YAML does not allow.

@@ -62,6 +62,7 @@ pub fn store(root: &Node<'_>, watched: &mut Watched) -> StoreConfig {
             _,
         )) => {
             written.needs(Feature::Redis, "name a file, which counts for one process");
+            check_address(&written, url.reveal());
             check_tls(&node, url.reveal(), watched);
             StoreConfig::Redis {
                 url,
@@ -75,9 +76,34 @@ pub fn store(root: &Node<'_>, watched: &mut Watched) -> StoreConfig {
             embedded("watershed.db")
         }
         None => {
+            check_path(&written, url.reveal());
             without_tls(&node, "a file");
             embedded(url.reveal())
         }
+    }
+}
+
+#[cfg(feature = "redis")]
+fn check_address(written: &Node<'_>, url: &str) {
+    use crate::redis_address::{Address, TlsFiles};
+    if let Err(error) = Address::read(url, TlsFiles::default()) {
+        written.problem(format!("the address is invalid: {error}"), ALLOWED);
+    }
+}
+
+/// The missing feature is an error already.
+#[cfg(not(feature = "redis"))]
+fn check_address(_: &Node<'_>, _: &str) {}
+
+/// Reports a path that is an address with a mistake, such as `localhost:6379`: it would become the
+/// name of a file that nobody looks for.
+fn check_path(written: &Node<'_>, path: &str) {
+    let first = path.split('/').next().unwrap_or_default();
+    if first.contains(':') {
+        written.problem(
+            "this is neither an address with :// nor a plain path".to_owned(),
+            format!("{ALLOWED} (./ before the name of a file that has a colon)"),
+        );
     }
 }
 

@@ -30,7 +30,7 @@ pub struct Replica {
 }
 
 /// A process that has not announced itself for so long has ended, in milliseconds.
-pub const ALIVE_MS: u64 = 35_000;
+pub const ALIVE_MS: u64 = 20_000;
 
 /// The position of a scan of all users; the default is the beginning.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use super::{Replica, Store};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-const INTERVAL: Duration = Duration::from_secs(10);
+const INTERVAL: Duration = Duration::from_secs(5);
 
 /// Announces this process until its future is dropped. `definition` returns the digest of what is served;
 /// a change of it is announced within a second.

@@ -1,6 +1,7 @@
 //! The command line: what it says and how it exits.
 
 use crate::support::proxy::BINARY;
+use crate::support::refusing_address;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
@@ -190,10 +191,7 @@ fn demo_runs_to_its_end() {
 
 #[test]
 fn results_without_a_server_are_an_error() {
-    let free = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let free = refusing_address();
     let said = run(&["results", "--url", &format!("http://{free}")]);
     assert_eq!(said.code, 1);
     assert!(

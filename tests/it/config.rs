@@ -647,6 +647,31 @@ fn stores_secrets_and_the_rest() {
         "store: postgres://a\n",
         "error: routes.yaml:9:8: store: postgres:// is not a known store\n\nhint: redis://[user:password@]host:port (rediss:// for TLS; any nodes of a cluster, separated by commas), redis+sentinel://host:port,host:port/master, or the path of a file",
     );
+    for (unusable, problem) in [
+        ("redis://[bad", "the address is invalid: "),
+        ("redis://a:99999", "the address is invalid: "),
+        ("redis://a/x", "the address is invalid: "),
+        ("rediss://a/0#insecure", "the address is invalid: "),
+        ("redis+sentinel://a:1", "the address is invalid: "),
+        (
+            "rediss:/a",
+            "this is neither an address with :// nor a plain path",
+        ),
+        (
+            "localhost:6379",
+            "this is neither an address with :// nor a plain path",
+        ),
+    ] {
+        let text = parse(&format!("{SOUND}store: \"{unusable}\"\n"));
+        let text = text.unwrap_err().to_string();
+        let expected = format!("error: routes.yaml:9:8: store: {problem}");
+        assert!(text.starts_with(&expected), "{unusable}: {text}");
+        assert!(
+            text.contains("hint: redis://[user:password@]host:port"),
+            "{text}"
+        );
+    }
+    parse(&format!("{SOUND}store: ./a:b.db\n")).unwrap();
     with(
         "store: { url: \"rediss://a\", ca: no-such.pem, key: k.pem }\n",
         "error: routes.yaml:9:1: store: `certificate` is missing\n\nhint: a PEM file with the client certificate for Redis\n\n\

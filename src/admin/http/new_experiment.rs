@@ -8,7 +8,7 @@ use crate::admin::results::sample_size::usual_users;
 use crate::admin::state::AdminState;
 use crate::admin::view::html::Viewer;
 use crate::config::plan::Plan;
-use crate::config::{self, is_name};
+use crate::config::{self, ConfigWarning, is_name};
 use crate::experiment::implication::excludes;
 use crate::experiment::matcher::Condition;
 use crate::experiment::pattern::PathPattern;
@@ -271,8 +271,9 @@ fn check(plan: &Plan, form: &NewExperiment, metric: Option<&str>) -> (Vec<String
             (text.collect(), Vec::new())
         }
         Ok(checked) => {
-            let warnings = checked.warnings.iter().map(|warning| warning.line());
-            (Vec::new(), warnings.collect())
+            // What is known of the others is on their pages.
+            let warnings = checked.warnings.iter().filter(|it| is_new(&it.0.key));
+            (Vec::new(), warnings.map(ConfigWarning::line).collect())
         }
     }
 }
@@ -389,6 +390,26 @@ mod tests {
             .iter()
             .any(|it| it.contains("other experiments, too: old"));
         assert!(others, "{:?}", draft.remarks);
+    }
+
+    #[test]
+    fn remarks_are_about_the_new_experiment_only() {
+        let old = (0..5).map(|n| format!("z{n}: {{ control: a, experiment: b, percent: 10 }}, "));
+        let text = format!(
+            "upstreams: {{ a: \"http://127.0.0.1:1\", b: \"http://127.0.0.1:2\" }}\nexperiments: {{ {} }}\nmetrics: {{ buy: POST /buy -> 2xx }}\n",
+            old.collect::<String>()
+        );
+        let plan = config::parse(&text, Path::new("routes.yaml"), &|_| None).unwrap();
+        let everywhere = NewExperiment {
+            path: String::new(),
+            ..form()
+        };
+        let draft = Draft::of(&plan, &everywhere);
+        assert_eq!(draft.problems, [""; 0]);
+        let [shared] = &draft.remarks[..] else {
+            panic!("{:#?}", draft.remarks);
+        };
+        assert!(shared.contains("z0, z1, z2, z3, z4"), "{shared}");
     }
 
     #[test]

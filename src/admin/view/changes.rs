@@ -14,8 +14,8 @@ pub struct ChangeMark {
     pub text: String,
 }
 
-/// An epoch that begins so soon after a file was loaded is a change by that file.
-const EPOCH_AFTER_FILE_MS: u64 = 60_000;
+/// An epoch that begins so soon after an entry of the history is a change by that entry.
+const EPOCH_AFTER_ENTRY_MS: u64 = 60_000;
 
 /// All changes of an experiment since its start, oldest first: what its history has, and epochs.
 pub fn marks(experiment: &ExperimentResult) -> Vec<ChangeMark> {
@@ -38,10 +38,10 @@ pub fn marks(experiment: &ExperimentResult) -> Vec<ChangeMark> {
         };
         let text = difference(&pair[0], &pair[1]);
         let epoch_ms = unix_ms(&at).unwrap_or(0);
-        // The latest file before, as the history has the newest first.
+        // The latest before, as the history has the newest first.
         let cause = all.iter_mut().find(|(entry, _)| {
-            let until_ms = entry.at_ms + EPOCH_AFTER_FILE_MS;
-            entry.file.is_some() && (entry.at_ms..until_ms).contains(&epoch_ms)
+            let until_ms = entry.at_ms + EPOCH_AFTER_ENTRY_MS;
+            (entry.at_ms..until_ms).contains(&epoch_ms)
         });
         match cause {
             Some((_, mark)) => mark.text += &format!("; {text}"),
@@ -253,10 +253,13 @@ mod tests {
             epoch("2026-01-01T00:00:00Z", &[("a", 90.0)], 1.0),
             // By the file of two seconds before.
             epoch("2026-01-02T00:00:02Z", &[("a", 50.0)], 1.0),
+            // By the step of a second before.
+            epoch("2026-01-03T12:00:01Z", &[("a", 50.0)], 0.5),
             // By nothing that the history has.
-            epoch("2026-01-04T00:00:00Z", &[("a", 40.0)], 1.0),
+            epoch("2026-01-04T00:00:00Z", &[("a", 40.0)], 0.5),
         ];
         experiment.history = vec![
+            entry("2026-01-03T12:00:00Z", "rule", "ramp", None),
             entry("2026-01-03T00:00:00Z", "ops", "pause", None),
             entry("2026-01-02T00:00:00Z", "SIGHUP", "load", Some(2)),
             entry("2025-12-31T00:00:00Z", "start", "load", Some(1)),
@@ -267,6 +270,7 @@ mod tests {
             [
                 "file 2: 1 line differs (SIGHUP); weights of a: 90 → 50",
                 "pause by ops: why",
+                "ramp by rule: why; traffic 100 % → 50 %",
                 "weights of a: 50 → 40",
             ]
         );

@@ -544,7 +544,7 @@ fn is_in_effect(status: &str) -> bool {
 }
 
 /// The decision in effect: what, by whom, and when. None is while the experiment does what the file says.
-fn decided(experiment: &ExperimentResult) -> Option<String> {
+pub fn decided(experiment: &ExperimentResult) -> Option<String> {
     let decided = experiment.decided.as_ref();
     let decided = decided.filter(|it| is_in_effect(it.status))?;
     let group = decided

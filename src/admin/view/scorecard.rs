@@ -91,12 +91,16 @@ impl Improvement {
     fn of(metric: &MetricResult, group: &MetricGroup) -> Option<Improvement> {
         let lift = group.lift.as_ref()?;
         let (low, high) = lift.relative_interval;
-        // Where nothing is known, a rate may still fall to nothing, or rise to anything.
-        if high.is_none() && low.is_none_or(|low| low <= -1.0) {
+        if lift.relative.is_none() && low.is_none() && high.is_none() {
             return None;
         }
-        // A rate cannot fall by more than all of it.
-        let low = low.or(Some(-1.0));
+        let low = match (low, high) {
+            // Nothing is known: the rate may fall to nothing, or rise to anything. Neither end is a
+            // figure for the scale.
+            (low, None) if low.is_none_or(|low| low <= -1.0) => None,
+            // A rate cannot fall by more than all of it.
+            (low, _) => low.or(Some(-1.0)),
+        };
         Some(match metric.goal {
             "decrease" => Improvement {
                 at: lift.relative.map(|at| -at),
@@ -270,6 +274,7 @@ mod tests {
             metric("increase", Some((0.2, Some(0.1), Some(0.4)))),
             metric("decrease", Some((0.2, Some(0.1), Some(0.4)))),
             metric("increase", Some((0.5, Some(-0.1), None))),
+            metric("decrease", Some((0.3, Some(-1.0), None))),
             metric("increase", None),
         ]);
         let card = Scorecard::of(&experiment);
@@ -278,7 +283,7 @@ mod tests {
             ("55 % worse".to_owned(), "55 % better".to_owned())
         );
         let rows: Vec<&ScoredGroup> = card.metrics.iter().flat_map(|it| &it.rows).collect();
-        let [up, down, open, nothing] = rows[..] else {
+        let [up, down, open, unknown, nothing] = rows[..] else {
             panic!("{card:#?}");
         };
         assert_eq!(
@@ -295,6 +300,10 @@ mod tests {
         assert!((right.at.unwrap() - mirrored).abs() < 1e-9);
         let open = open.bar.as_ref().unwrap();
         assert_eq!((open.beyond, open.high), ((false, true), BAR_WIDTH - ARROW));
+        let unknown = (unknown.class, unknown.bar.as_ref().unwrap());
+        assert_eq!((unknown.0, unknown.1.beyond), ("", (true, true)));
+        let ends = (unknown.1.low, unknown.1.high);
+        assert_eq!(ends, (ARROW, BAR_WIDTH - ARROW));
         assert!(nothing.bar.is_none() && nothing.lift == "–" && nothing.interval.is_empty());
         assert_eq!(card.metrics[0].control, "10.00 %");
     }

@@ -29,9 +29,18 @@ pub fn table(results: &Results, paint: Option<Paint>) -> String {
         for (label, about) in lifecycle::about(experiment) {
             text.push_str(&format!("{label}: {about}\n"));
         }
+        let decided = narrative::decided(experiment);
+        if let Some(decided) = &decided {
+            text.push_str(&format!("Decided: {decided}\n"));
+        }
+        let state = match (verdict.state, decided) {
+            // What a decision says is no verdict.
+            ("collecting", Some(_)) => "no verdict".to_owned(),
+            _ => narrative::state(experiment),
+        };
         text.push_str(&format!(
             "{}: {}\n",
-            painted.verdict(verdict.state, &narrative::state(experiment)),
+            painted.verdict(verdict.state, &state),
             verdict.reason
         ));
         for alarm in narrative::alarms(experiment) {

@@ -324,7 +324,6 @@ fn mismatch(sample_ratio: &SampleRatioTest, users: u64) -> String {
     )
 }
 
-/// A guardrail that a group breaches.
 /// What harm a group does by a guardrail, in one sentence.
 pub fn harm(question: &Question, judgement: &Judgement, metric: usize, group: usize) -> String {
     let name = &question.groups[group].name;

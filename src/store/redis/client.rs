@@ -1,9 +1,9 @@
 //! The client of one Redis: its connection, its scripts, and the shards of experiments.
 
-use super::address::{Address, TlsFiles};
 use super::decode;
 use super::error::{LinkError, Unusable};
 use super::link::{Connection, Link};
+use crate::redis_address::{Address, TlsFiles};
 use crate::store::StoreError;
 use crate::store::aggregate;
 use crate::store::damage::Damage;

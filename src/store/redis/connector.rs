@@ -1,7 +1,7 @@
 //! Makes connections to single servers, with or without TLS, and asks Sentinels for the master.
 
-use super::address::{Address, RedisServer, RedisTransport, TlsFiles};
 use super::timeouts::{ANSWER_WITHIN, CONNECT_WITHIN};
+use crate::redis_address::{Address, RedisServer, RedisTransport, TlsFiles};
 use crate::tasks;
 use crate::tls::{self, NoIdentity, NoTrust, Trust};
 use redis::aio::MultiplexedConnection;

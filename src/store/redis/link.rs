@@ -1,10 +1,10 @@
 //! The connection to Redis. It is made when it is needed, closed when it is broken, and made again by the
 //! next call. Callers decide whether and when to try again.
 
-use super::address::{Address, RedisServer};
 use super::cluster::cluster;
 use super::connector::Connector;
 use super::error::{FORMAT, LinkError, Unusable};
+use crate::redis_address::{Address, RedisServer};
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster_async::ClusterConnection;
 use redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisFuture, ServerErrorKind, Value};

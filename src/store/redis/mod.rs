@@ -1,7 +1,6 @@
 //! The shared store: Redis or Valkey, 6.2 or later; one server, a cluster, or a master that Sentinels
 //! name.
 
-mod address;
 mod client;
 mod cluster;
 mod connector;
@@ -21,6 +20,6 @@ mod sessions;
 mod store;
 mod timeouts;
 
-pub use address::TlsFiles;
+pub use crate::redis_address::TlsFiles;
 pub use client::RedisStore;
 pub use error::Unusable;

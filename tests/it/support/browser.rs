@@ -16,8 +16,14 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// Starts the driver.
+    /// Starts the driver. It chooses a port for IPv4 and then needs the same one for IPv6, which another
+    /// test may have: it then ends, and is started again.
     pub fn start() -> Driver {
+        let mut tries = (0..5).filter_map(|_| Driver::try_start());
+        tries.next().expect("chromedriver listens nowhere")
+    }
+
+    fn try_start() -> Option<Driver> {
         let mut child = tools::command("chromedriver")
             .arg("--port=0")
             .stdout(Stdio::piped())
@@ -30,11 +36,15 @@ impl Driver {
             let (_, port) = line.split_once("started successfully on port ")?;
             Some(port.trim_end_matches('.').to_owned())
         });
+        let Some(port) = port else {
+            child.wait().unwrap();
+            return None;
+        };
         std::thread::spawn(move || lines.for_each(drop));
-        Driver {
+        Some(Driver {
             child,
-            url: format!("http://127.0.0.1:{}", port.unwrap()),
-        }
+            url: format!("http://127.0.0.1:{port}"),
+        })
     }
 
     /// Opens a browser.

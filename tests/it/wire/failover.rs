@@ -2,7 +2,8 @@
 
 use crate::support::proxy::Proxy;
 use crate::support::raw::Raw;
-use std::net::{SocketAddr, TcpListener};
+use crate::support::refusing_address;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -22,13 +23,6 @@ fn good(name: &'static str) -> Raw {
         "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}",
         name.len()
     ))
-}
-
-fn closed() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
 }
 
 /// An origin that closes the connection on every request, and counts them.
@@ -55,7 +49,7 @@ fn round_robin_alternates_between_endpoints() {
 #[test]
 fn refused_connection_is_retried_on_another_endpoint() {
     let a = good("a");
-    let proxy = over(&[closed(), a.address]);
+    let proxy = over(&[refusing_address(), a.address]);
     let mut client = proxy.client();
     for number in 0..20 {
         assert_eq!(client.get("/", "").text(), "a", "{number}");

@@ -33,6 +33,7 @@ mod virtual_hosts;
 use crate::support::client::Client;
 use crate::support::origin::Origin;
 use crate::support::proxy::Proxy;
+use crate::support::refusing_address;
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -283,10 +284,7 @@ fn upstream_fault_returns_its_status_and_error_token() {
             (status, Some(token))
         );
     };
-    let closed = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let closed = refusing_address();
     check(closed, "", 502, "upstream_refused");
     let slow = Origin::start("current");
     check(

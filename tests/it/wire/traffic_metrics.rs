@@ -7,7 +7,7 @@ use crate::support::origin::Origin;
 use crate::support::proxy::Proxy;
 use crate::support::raw::{Raw, reset};
 use crate::support::tools;
-use crate::support::until;
+use crate::support::{refusing_address, until};
 use http::Request;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -68,11 +68,6 @@ fn series_of(upstream: &str, endpoint: &str, how: (&str, &str, &str)) -> String 
     )
 }
 
-fn unused_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap()
-}
-
 /// Sends this on a new connection and reads everything.
 fn say(address: SocketAddr, text: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
@@ -97,7 +92,7 @@ fn by_http2(address: SocketAddr, path: &str, host: &str) -> u16 {
 /// Sends requests of every protocol and class.
 fn check_counts(more: &str) {
     let origin = Origin::start("current");
-    let gone = unused_address();
+    let gone = refusing_address();
     let proxy = Proxy::start(&format!(
         "workers: 2\nupstreams: {{ current: \"http://{}\", gone: \"http://{gone}\" }}\ndefault: current\n\
          user: {{ header: X-User }}\n\
@@ -482,7 +477,7 @@ fn process_metrics_have_the_names_of_client_libraries() {
 #[test]
 fn promtool_accepts_the_metrics() {
     let origin = Origin::start("current");
-    let gone = unused_address();
+    let gone = refusing_address();
     let proxy = Proxy::start(&format!(
         "upstreams: {{ current: \"http://{0}\", new: \"http://{0}\", gone: \"http://{gone}\" }}\n\
          default: current\nuser: {{ header: X-User }}\n\

@@ -4,7 +4,7 @@ use super::http2::{connect, run, text, whole};
 use crate::support::client::{Answer, Client};
 use crate::support::proxy::Proxy;
 use crate::support::raw::Raw;
-use crate::support::until;
+use crate::support::{refusing_address, until};
 use hyper::Request;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
@@ -456,10 +456,7 @@ fn another_version_stands_in_for_one_that_fails() {
 #[test]
 fn client_gets_the_version_that_fails_where_nothing_stands_in() {
     let site = Site::start();
-    let gone = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let gone = refusing_address();
     let routes = site.routes(", when_down: other", "");
     let proxy = Proxy::start(&routes);
     let [one, two] = users(&proxy);

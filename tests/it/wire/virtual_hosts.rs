@@ -8,7 +8,7 @@ use crate::support::client::Client;
 use crate::support::origin::Origin;
 use crate::support::proxy::Proxy;
 use crate::support::raw::Raw;
-use crate::support::until;
+use crate::support::{refusing_address, until};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -17,7 +17,6 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
 use std::convert::Infallible;
-use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 
 /// A server with virtual hosts: it answers with the name and path that it is asked for, and 421 to
@@ -292,10 +291,7 @@ overrides: {{ secret: 0123456789abcdef }}
 #[test]
 fn fallback_to_control_has_the_name_and_path_of_control() {
     let origin = virtual_hosts(&["v1.test"]);
-    let closed = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let closed = refusing_address();
     let proxy = Proxy::start(&format!(
         "upstreams:
   v1: {{ endpoints: \"http://{}\", host: v1.test, path: /one, headers: {{ request: {{ set: {{ X-V: one }} }} }} }}

@@ -1,4 +1,4 @@
-//! The address of Redis in the file: one server, the nodes of a cluster, or Sentinels.
+//! The address of Redis: one server, the nodes of a cluster, or Sentinels.
 
 use redis::{
     ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo, RedisConnectionInfo, RedisError,
