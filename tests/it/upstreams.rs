@@ -3,8 +3,15 @@
 use crate::support::client::Client;
 use crate::support::origin::Origin;
 use crate::support::proxy::Proxy;
-use crate::support::{refusing_address, until};
+use crate::support::until;
 use serde_json::Value;
+use std::net::{SocketAddr, TcpListener};
+
+/// Where nobody listens yet.
+fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap()
+}
 
 fn endpoints(proxy: &Proxy, upstream: usize) -> Value {
     let answer = proxy.ask("/admin/upstreams");
@@ -15,7 +22,7 @@ fn endpoints(proxy: &Proxy, upstream: usize) -> Value {
 #[test]
 fn endpoints_are_reported_with_their_state_and_its_reason() {
     let origin = Origin::start("a");
-    let (sick, gone) = (refusing_address(), refusing_address());
+    let (sick, gone) = (free_address(), free_address());
     let proxy = Proxy::start(&format!(
         "upstreams:
   checked: {{ endpoints: [\"http://{0}\", \"http://{sick}\"], health: {{ path: /, interval: 100ms, successes: 1, failures: 1 }} }}
