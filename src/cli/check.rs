@@ -180,6 +180,9 @@ fn time_to_an_answer(
     if experiment.winner.is_some() {
         return None;
     }
+    if let Some(nobody) = nobody(experiment) {
+        return Some(nobody);
+    }
     let metric = plan.metric(*experiment.metrics.first()?);
     let baseline = metric
         .baseline
@@ -237,6 +240,20 @@ fn time_to_an_answer(
         said += &format!(", where {split} takes {}", days(even_users).ceil());
     }
     Some(said)
+}
+
+/// Says that nobody new gets some groups, if that leaves fewer than two to compare.
+fn nobody(experiment: &Experiment) -> Option<String> {
+    let groups = experiment.groups.iter();
+    let (with, without): (Vec<&Group>, Vec<&Group>) =
+        groups.partition(|group| group.weight.get() > 0.0);
+    let names: Vec<&str> = without.iter().map(|group| &*group.name).collect();
+    (with.len() < 2).then(|| {
+        format!(
+            "nobody new gets {}, so there is nothing to compare",
+            names.join(" or ")
+        )
+    })
 }
 
 /// Returns recommendations for a valid file.

@@ -38,7 +38,7 @@ pub struct Arguments {
     /// The percentage of users who get the new version
     #[arg(long, value_name = "PERCENT", default_value = "10")]
     percent: String,
-    /// The request that counts as success
+    /// The request and response that count as success
     #[arg(long, value_name = "RULE", default_value = GOAL)]
     goal: String,
     /// The number of users per day, for how long an answer takes
@@ -212,6 +212,11 @@ fn time_to_answer(arguments: &Arguments, versions: &TwoVersions<'_>) -> anyhow::
         }))
     };
     let percent = arguments.percent.trim().trim_end_matches('%').trim();
+    if matches!(percent.parse::<f64>(), Ok(0.0 | 100.0)) {
+        return Ok(format!(
+            "At {percent} % there is nothing to compare, because everybody gets one version."
+        ));
+    }
     let (Some((users_now, days_now)), Some((users_even, days_even))) =
         (users(percent)?, users("50")?)
     else {

@@ -117,10 +117,15 @@ fn plan(arguments: &Arguments) -> anyhow::Result<(Plan, Option<PathBuf>)> {
         percent: &arguments.percent,
     };
     let text = |text: &str| serde_json::Value::from(text).to_string();
+    // A port alone is one of this machine, as in the default.
+    let admin = match arguments.admin.bytes().all(|byte| byte.is_ascii_digit()) {
+        true => format!("127.0.0.1:{}", arguments.admin),
+        false => arguments.admin.clone(),
+    };
     let mut file = format!(
         "listen: {}\nadmin: {{ listen: {} }}\n{}",
         text(&arguments.listen),
-        text(&arguments.admin),
+        text(&admin),
         versions.keys()
     );
     // Writing to a String cannot fail.

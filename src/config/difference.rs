@@ -34,6 +34,8 @@ const DECIDING: &[&str] = &[
 const LINES_MAX: usize = 200;
 /// The most characters of a line.
 const LINE_CHARS_MAX: usize = 300;
+/// So many characters are shown of what two long values have in common in front of their difference.
+const ALIKE_CHARS: usize = 60;
 
 /// Returns a digest of what replicas share of a file with this content, as
 /// [`Plan::content`](super::plan::Plan::content) has it, and of its secrets
@@ -81,8 +83,10 @@ pub fn difference(before: &str, after: &str) -> Vec<String> {
         if was == is {
             continue;
         }
-        found.extend(was.map(|was| line('-', path, was)));
-        found.extend(is.map(|is| line('+', path, is)));
+        match was.zip(is).and_then(|(was, is)| elements(was, is)) {
+            Some((was, is)) => found.extend(of_elements(path, &was, &is)),
+            None => found.extend(changed(path, was.copied(), is.copied())),
+        }
     }
     let kept = |names: &[String], others: &[String]| -> Vec<String> {
         let kept = names.iter().filter(|name| others.contains(name));
@@ -91,8 +95,7 @@ pub fn difference(before: &str, after: &str) -> Vec<String> {
     let (was, is) = (kept(&old_order, &new_order), kept(&new_order, &old_order));
     if was != is {
         let order = "experiments (order)";
-        found.push(line('-', order, &was.join(", ")));
-        found.push(line('+', order, &is.join(", ")));
+        found.extend(changed(order, Some(&was.join(", ")), Some(&is.join(", "))));
     }
     if found.len() > LINES_MAX {
         let more = found.len() - LINES_MAX;
@@ -130,8 +133,62 @@ fn without_confirmation(experiments: Value) -> Value {
     Value::Map(without.collect())
 }
 
-fn line(sign: char, path: &str, value: &str) -> String {
-    let line = format!("{sign} {path}: {value}");
+/// The elements of two lists, if a list was changed into another one and either has an element that is more
+/// than a word.
+fn elements(was: &str, is: &str) -> Option<(Vec<String>, Vec<String>)> {
+    let list = |text: &str| serde_json::from_str::<Vec<serde_json::Value>>(text).ok();
+    let (was, is) = (list(was)?, list(is)?);
+    let mut all = was.iter().chain(&is);
+    if !all.any(|it| it.is_object() || it.is_array()) {
+        return None;
+    }
+    let texts = |list: &[serde_json::Value]| list.iter().map(ToString::to_string).collect();
+    Some((texts(&was), texts(&is)))
+}
+
+/// The elements that only one of two lists has. Where both have the same, their order differs.
+fn of_elements(path: &str, was: &[String], is: &[String]) -> Vec<String> {
+    let without = |list: &[String], others: &[String]| -> Vec<String> {
+        let mut others: Vec<&String> = others.iter().collect();
+        let alone = list.iter().filter(|it| {
+            let known = others.iter().position(|other| other == it);
+            known.map(|place| others.swap_remove(place)).is_none()
+        });
+        alone.cloned().collect()
+    };
+    let (gone, new) = (without(was, is), without(is, was));
+    if gone.is_empty() && new.is_empty() {
+        let order = |list: &[String]| format!("[{}]", list.join(","));
+        let path = format!("{path} (order)");
+        return changed(&path, Some(&order(was)), Some(&order(is)));
+    }
+    let pairs = (0..gone.len().max(new.len())).map(|place| (gone.get(place), new.get(place)));
+    let lines = pairs
+        .flat_map(|(gone, new)| changed(path, gone.map(String::as_str), new.map(String::as_str)));
+    lines.collect()
+}
+
+/// The lines of a value that was changed, added or removed. A long value begins where both begin to differ.
+fn changed(path: &str, was: Option<&str>, is: Option<&str>) -> Vec<String> {
+    let alike = was.zip(is).map_or(0, |(was, is)| {
+        let letters = was.chars().zip(is.chars());
+        letters.take_while(|(was, is)| was == is).count()
+    });
+    let was = was.map(|was| line('-', path, was, alike));
+    was.into_iter()
+        .chain(is.map(|is| line('+', path, is, alike)))
+        .collect()
+}
+
+/// One line, of whose value the first `alike` characters are those of the other one.
+fn line(sign: char, path: &str, value: &str, alike: usize) -> String {
+    let start = match alike > LINE_CHARS_MAX / 2 {
+        true => alike - ALIKE_CHARS,
+        false => 0,
+    };
+    let before = if start > 0 { "…" } else { "" };
+    let value: String = value.chars().skip(start).collect();
+    let line = format!("{sign} {path}: {before}{value}");
     match line.char_indices().nth(LINE_CHARS_MAX) {
         None => line,
         Some((end, _)) => format!("{}…", &line[..end]),
@@ -209,6 +266,40 @@ mod tests {
         let many: Vec<String> = (0..300).map(|it| format!("\"m{it}\": {it}")).collect();
         let long = difference("{}", &format!("{{{}}}", many.join(", ")));
         assert_eq!((long.len(), &*long[200]), (201, "… and 100 more lines"));
+    }
+
+    #[test]
+    fn changes_late_in_a_list_or_a_long_value_are_seen() {
+        let route = |number: u32, upstream: &str| {
+            let path = format!("/{}/{number}", "p".repeat(90));
+            format!("{{\"match\":\"{path}\",\"upstream\":\"{upstream}\"}}")
+        };
+        let file = |last: &str| {
+            let routes = [route(1, "a"), route(2, "a"), route(3, "a"), route(4, last)];
+            format!("{{\"routes\":[{}]}}", routes.join(","))
+        };
+        assert_eq!(
+            difference(&file("a"), &file("b")),
+            [
+                format!("- routes: {}", route(4, "a")),
+                format!("+ routes: {}", route(4, "b")),
+            ]
+        );
+        let more = format!("{{\"routes\":[{}]}}", route(1, "a"));
+        let two = format!("{{\"routes\":[{},{}]}}", route(2, "b"), route(1, "a"));
+        let added = difference(&more, &two);
+        assert_eq!(added, [format!("+ routes: {}", route(2, "b"))]);
+        let turned = format!("{{\"routes\":[{},{}]}}", route(1, "a"), route(2, "b"));
+        let said = difference(&two, &turned);
+        assert_eq!(said.len(), 2);
+        assert!(said[0].starts_with("- routes (order): ["), "{said:?}");
+        let long = |end: &str| format!("{{\"description\":\"{}{end}\"}}", "x".repeat(600));
+        let said = difference(&long("old"), &long("new"));
+        assert!(
+            said[0].ends_with("xold\"") && said[1].ends_with("xnew\""),
+            "{said:?}"
+        );
+        assert!(said.iter().all(|line| line.chars().count() < 100));
     }
 
     #[test]

@@ -98,6 +98,12 @@ fn one(inside: &str, environment: &Environment<'_>) -> Result<String, (String, S
                 .to_owned(),
         ));
     }
+    if default.is_some_and(|default| default.contains("${")) {
+        return Err((
+            format!("the default of ${{{name}:-…}} has a variable in it"),
+            "write a plain default: defaults cannot be nested".to_owned(),
+        ));
+    }
     match (environment(name), default) {
         (Some(value), None) => Ok(value),
         (Some(value), Some(_)) if !value.is_empty() => Ok(value),

@@ -189,7 +189,7 @@ fn experiment(
         metrics,
         guardrails: guardrails.unwrap_or_default(),
         lifecycle: winner.map_or(Lifecycle::Running, |_| Lifecycle::Promoted),
-        schedule: lifecycle::schedule(node),
+        schedule: lifecycle::schedule(node, min_duration_ms),
         ended_by_file: winner.is_some(),
         has_left_file: false,
         versions: version_rules::read(node, &groups),

@@ -6,6 +6,7 @@ use super::source_map::SourceMap;
 use crate::regular_file;
 use std::fs::File;
 use std::io::Read;
+use std::ops::Range;
 use std::path::Path;
 
 /// A YAML value, independent of the parser.
@@ -118,13 +119,16 @@ pub fn parse(path: &Path, text: &str, index: usize) -> Result<(Value, SourceMap)
         Ok(value)
     });
     match parsed {
-        Ok(value) => match source_map
-            .stopped()
-            .and_then(|line| separator(path, text, line))
-        {
-            Some(tab) => Err(Box::new(tab)),
-            None => Ok((convert(value), source_map)),
-        },
+        Ok(value) => {
+            let tab = match source_map.stopped() {
+                Some(line) => separator(path, text, line),
+                None => between(path, text, &source_map, index),
+            };
+            match tab {
+                Some(tab) => Err(Box::new(tab)),
+                None => Ok((convert(value), source_map)),
+            }
+        }
         Err(error) => {
             // A tab in front of a comment may be the reason.
             if let Some(tab) = tab(path, text, &source_map, |_| true) {
@@ -196,6 +200,34 @@ fn separator(path: &Path, text: &str, line: usize) -> Option<Diagnostic> {
     let found = "a tab between a key and its value".to_owned();
     let allowed = "write a space: readers of YAML do not agree on tabs there";
     Some(at(path, text, (line, column), found, allowed))
+}
+
+/// Finds a tab between or after keys and values. In a value and in a comment it means nothing else.
+fn between(path: &Path, text: &str, source_map: &SourceMap, file: usize) -> Option<Diagnostic> {
+    let lines = text.lines().enumerate().filter(|(n, line)| {
+        line.contains('\t') && !line.trim().is_empty() && !source_map.is_within_value(n + 1)
+    });
+    let mut found = lines.filter_map(|(n, line)| {
+        let number = n + 1;
+        let values = source_map.tokens_of_line(file, number);
+        let values: Vec<Range<usize>> = values
+            .map(|token| token.columns(number, line.chars().count()))
+            .collect();
+        let mut before = ' ';
+        for (place, letter) in line.chars().enumerate() {
+            if !values.iter().any(|columns| columns.contains(&place)) {
+                match letter {
+                    '#' if before.is_whitespace() => return None,
+                    '\t' => return Some((number, place + 1)),
+                    _ => {}
+                }
+            }
+            before = letter;
+        }
+        None
+    });
+    let allowed = "write a space: readers of YAML do not agree on tabs there";
+    Some(at(path, text, found.next()?, "a tab".to_owned(), allowed))
 }
 
 /// Finds a tab in the indentation, which the parser reports as something else or takes for a space.

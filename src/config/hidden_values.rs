@@ -2,7 +2,7 @@
 
 use super::file::Value;
 use super::reader::Node;
-use super::secret_text::names_secret;
+use crate::experiment::secret_names::names_secret;
 
 impl Node<'_> {
     /// Does this for the value, or for all values in it.

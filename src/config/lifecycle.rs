@@ -61,7 +61,7 @@ pub fn about(experiment: &Node<'_>) -> About {
 }
 
 /// Reads `state`, `start` and `end`.
-pub fn schedule(experiment: &Node<'_>) -> Schedule {
+pub fn schedule(experiment: &Node<'_>, min_duration_ms: u64) -> Schedule {
     let time = |key: &str| {
         let node = experiment.get(key)?;
         let allowed = "a date and time with its offset, such as 2026-12-01T08:00:00Z or 2026-12-01T09:00:00+01:00";
@@ -82,6 +82,16 @@ pub fn schedule(experiment: &Node<'_>) -> Schedule {
             "a time after `start`",
         );
         end_ms = None;
+    }
+    if let (Some(start), Some(end)) = (start_ms, end_ms)
+        && end - start < min_duration_ms
+        && let Some(node) = experiment.get("end")
+    {
+        let earliest = duration(min_duration_ms);
+        node.warn(
+            format!("it ends before the earliest verdict (min_duration: {earliest})"),
+            "a later end, or a shorter `min_duration`",
+        );
     }
     Schedule {
         is_draft: is_draft.unwrap_or(false),

@@ -396,6 +396,11 @@ fn set<T>(place: &mut T, value: Option<T>) {
     }
 }
 
+/// The methods of RFC 9110 and RFC 5789.
+const METHODS: [&str; 9] = [
+    "CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE",
+];
+
 /// Reads `POST /checkout -> 2xx`: a method, a path, an arrow and a status. Each may be left out, but
 /// not all of them.
 fn short_rule(node: &Node<'_>) -> Option<MetricRule> {
@@ -434,6 +439,18 @@ fn short_rule(node: &Node<'_>) -> Option<MetricRule> {
         node.problem("the rule is empty", RULE);
         return None;
     }
+    if let (Some(method), None) = (&rule.method, &rule.path)
+        && !METHODS.contains(&method.as_str())
+    {
+        let allowed = format!(
+            "{{ event: {method} }} for an event, or a request such as POST /checkout -> 2xx"
+        );
+        node.problem(
+            format!("no browser sends requests of a method {method}"),
+            allowed,
+        );
+        return None;
+    }
     Some(rule)
 }
 
@@ -458,9 +475,13 @@ fn rule(node: &Node<'_>) -> MetricRule {
         status: node
             .get("status")
             .and_then(|node| node.read(STATUS, status_of)),
-        header: node
-            .get("header")
-            .and_then(|node| node.read("`Name` or `Name: value`", header_of)),
+        header: node.get("header").and_then(|node| {
+            let header = node.read("`Name` or `Name: value`", header_of)?;
+            if header.value.is_some() {
+                node.hide_if_named(header.name.as_str());
+            }
+            Some(header)
+        }),
     }
 }
 

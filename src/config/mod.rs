@@ -72,13 +72,19 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Reads the plan of a file, or returns all its errors.
 pub fn load(path: &Path) -> Result<Plan, InvalidConfig> {
-    load_again(path, &IdLists::new())
+    scheduled(&read(path)?, path, &IdLists::new())
 }
 
-/// The same where a plan is in use already: its lists of IDs stay in use where their file cannot be read.
+/// The same where a plan is in use already: its lists of IDs stay in use where their file cannot be read. A pipe,
+/// which would make the server wait, is refused.
 pub fn load_again(path: &Path, known_ids: &IdLists) -> Result<Plan, InvalidConfig> {
-    let text = read(path)?;
-    let mut plan = parse_for(&text, path, &of_process, Feature::is_built, known_ids)?;
+    let text = file::read_regular(path);
+    let text = text.map_err(|problem| InvalidConfig::of(*problem, path))?;
+    scheduled(&text, path, known_ids)
+}
+
+fn scheduled(text: &str, path: &Path, known_ids: &IdLists) -> Result<Plan, InvalidConfig> {
+    let mut plan = parse_for(text, path, &of_process, Feature::is_built, known_ids)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     plan.keep_schedules(now.map_or(0, |now| now.as_millis() as u64));
     Ok(plan)

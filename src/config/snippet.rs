@@ -44,7 +44,7 @@ impl Snippet {
         let tokens: Vec<&ScalarToken> = map.tokens_of_line(at.file, at.line).collect();
         let starts_there = tokens.iter().find(|token| token.start == at);
         let marked = match starts_there {
-            Some(token) => columns(token, at.line, line.len()),
+            Some(token) => token.columns(at.line, line.len()),
             None => at.column - 1..at.column,
         };
         let mut shown = ShownLine::default();
@@ -54,7 +54,7 @@ impl Snippet {
                 true => ShownAs::Written,
                 false => shown_as(token),
             };
-            let hidden = columns(token, at.line, line.len());
+            let hidden = token.columns(at.line, line.len());
             if hidden.is_empty() {
                 continue;
             }
@@ -89,20 +89,6 @@ impl Snippet {
         };
         Snippet::of(text, at, &SourceMap::default(), |_| ShownAs::Written)
     }
-}
-
-/// Returns the part of a token on a line of this length, as indices of its characters.
-fn columns(token: &ScalarToken, line: usize, length: usize) -> Range<usize> {
-    let start = match token.start.line == line {
-        true => token.start.column - 1,
-        false => 0,
-    };
-    let end = match token.end.0 == line {
-        true => token.end.1 - 1,
-        false => length,
-    };
-    let end = end.min(length);
-    start.min(end)..end
 }
 
 /// A line of which parts were replaced, and which of its characters are marked.

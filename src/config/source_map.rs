@@ -4,6 +4,7 @@
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Span};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::ops::Range;
 
 /// A position in one of the files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,6 +41,22 @@ pub struct ScalarToken {
     pub is_plain: bool,
     /// Whether it is neither a number nor a boolean.
     pub is_text: bool,
+}
+
+impl ScalarToken {
+    /// Returns its part on a line of this length, as indices of the line's characters.
+    pub fn columns(&self, line: usize, length: usize) -> Range<usize> {
+        let start = match self.start.line == line {
+            true => self.start.column - 1,
+            false => 0,
+        };
+        let end = match self.end.0 == line {
+            true => self.end.1 - 1,
+            false => length,
+        };
+        let end = end.min(length);
+        start.min(end)..end
+    }
 }
 
 /// The positions of keys and values, by path.

@@ -2,6 +2,7 @@
 
 use super::matcher::Condition;
 use super::pattern::{HostPattern, ValueTest};
+use super::secret_names::{HIDDEN, names_secret};
 use std::fmt;
 
 impl fmt::Display for Condition {
@@ -44,6 +45,7 @@ fn valued(f: &mut fmt::Formatter<'_>, kind: &str, name: &str, test: &ValueTest) 
     match test {
         ValueTest::Present => write!(f, "{kind} {name}"),
         ValueTest::Absent => write!(f, "no {kind} {name}"),
+        ValueTest::OneOf(_) if names_secret(name) => write!(f, "{kind} {name}={HIDDEN}"),
         ValueTest::OneOf(patterns) => {
             write!(f, "{kind} {name}=")?;
             for (place, pattern) in patterns.iter().enumerate() {

@@ -2,6 +2,7 @@
 //! and a person can read what has changed.
 
 use super::metric::{HeaderRule, Metric, MetricKind, MetricRule, RatioBase, Trigger};
+use super::secret_names::{hidden, names_secret};
 
 impl Metric {
     /// Such as `event purchase, kind mean, value amount, scale 2`: all that decides what is counted,
@@ -49,7 +50,11 @@ fn rule_text(rule: &MetricRule) -> String {
     let header = header.as_ref().map(|HeaderRule { name, value }| {
         let value = value.as_ref();
         value.map_or(format!("with {name}"), |value| {
-            format!("with {name}: {value}")
+            match names_secret(name.as_str()) {
+                // The line is stored and shown.
+                true => format!("with {name}: {}", hidden(&value.to_string())),
+                false => format!("with {name}: {value}"),
+            }
         })
     });
     let words: Vec<String> = [method, path, status, header]

@@ -49,6 +49,7 @@ pub mod pattern;
 pub mod record;
 pub mod resolve;
 pub mod robots;
+pub mod secret_names;
 pub mod segment;
 pub mod served_pages;
 pub mod units;

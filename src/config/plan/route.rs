@@ -1,6 +1,7 @@
 //! Routes: requests that no experiment claims.
 
 use super::upstream::Upstream;
+use crate::config::secret_text::without_credentials;
 use crate::experiment::UpstreamIndex;
 use crate::experiment::matcher::Matcher;
 use crate::experiment::message_edits::{MessageEdits, Redirect};
@@ -59,6 +60,8 @@ impl Route {
             }
             RouteAnswer::Redirect(redirect) => {
                 let Redirect { location, status } = redirect;
+                let location = location.to_string();
+                let location = without_credentials(&location);
                 format!("{condition} is redirected to {location} ({status})")
             }
             RouteAnswer::Respond(fixed) => format!("{condition} is answered with {}", fixed.status),
