@@ -65,6 +65,14 @@ pub fn minute(at: &str) -> String {
     })
 }
 
+/// Formats an RFC 3339 time to the second, in UTC; `?` if it cannot be parsed.
+pub fn second(at: &str) -> String {
+    let at: Result<jiff::Timestamp, _> = at.parse();
+    at.map_or("?".to_owned(), |at| {
+        at.strftime("%-d %b %Y, %H:%M:%S UTC").to_string()
+    })
+}
+
 /// Returns the seconds from one RFC 3339 time to another; 0 if `to` is the earlier one.
 pub fn seconds_between(from: &str, to: &str) -> Option<f64> {
     let (from, to): (jiff::Timestamp, jiff::Timestamp) = (from.parse().ok()?, to.parse().ok()?);

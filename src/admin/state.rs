@@ -19,6 +19,10 @@ use tokio::sync::watch;
 
 /// The time that deleting a user waits for ingestion.
 const CAUGHT_UP_WITHIN_MS: u64 = 5_000;
+/// How often results are kept for when the store is unavailable.
+const KEEP_INTERVAL: Duration = Duration::from_secs(60);
+/// The same after the store was unavailable.
+const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 /// How often replicas exchange ended sessions through the store.
 const EXCHANGE_INTERVAL: Duration = Duration::from_secs(2);
 /// The time limit of one exchange.
@@ -49,7 +53,8 @@ pub struct AdminState {
     pub latest: Arc<LatestResults>,
 }
 
-/// The results that pages showed last, for when the store is unavailable: by experiment, `None` for all.
+/// The results of before, for when the store is unavailable: those that pages showed last, and all of the last
+/// minute. By experiment, `None` for all.
 #[derive(Debug, Default)]
 pub struct LatestResults(Mutex<BTreeMap<Option<String>, Arc<Results>>>);
 
@@ -63,6 +68,17 @@ impl LatestResults {
     /// Returns the results that were kept last.
     pub fn of(&self, only: Option<&str>) -> Option<Arc<Results>> {
         self.lock().get(&only.map(str::to_owned)).cloned()
+    }
+
+    /// Returns the newest results that have this experiment; any for `None`.
+    pub fn newest(&self, only: Option<&str>) -> Option<Arc<Results>> {
+        let has =
+            |name: &str, results: &Results| results.experiments.iter().any(|it| it.name == name);
+        let of_all = self.of(None);
+        let of_all = of_all.filter(|all| only.is_none_or(|name| has(name, all)));
+        // Times in UTC are in the order of their texts.
+        let kept = self.of(only).into_iter().chain(of_all);
+        kept.max_by(|one, other| one.generated_at.cmp(&other.generated_at))
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Option<String>, Arc<Results>>> {
@@ -123,6 +139,21 @@ impl AdminState {
             // Ingestion reports a store that is unavailable; the next exchange tries again.
             Ok(Err(error)) => tracing::debug!("ended sessions could not be exchanged: {error}"),
             Err(_) => tracing::debug!("ended sessions could not be exchanged: the store is slow"),
+        }
+    }
+
+    /// Keeps the results of all experiments for when the store is unavailable, until its future is dropped.
+    pub async fn keep_results_repeatedly(&self) {
+        loop {
+            let interval = match self.results(ResultsRequest::default()).await {
+                Ok(results) => {
+                    self.latest.keep(None, &Arc::new(results));
+                    KEEP_INTERVAL
+                }
+                // Ingestion reports a store that is unavailable.
+                Err(_) => RETRY_INTERVAL,
+            };
+            tokio::time::sleep(interval).await;
         }
     }
 

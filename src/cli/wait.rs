@@ -108,7 +108,8 @@ async fn wait(arguments: &Arguments, server: &ServerAddress) -> anyhow::Result<S
             let why = last.unwrap_or_else(|| "no response".to_owned());
             let timeout = humantime::format_duration(arguments.timeout);
             let message = format!("{}: timed out after {timeout}: {why}", arguments.experiment);
-            let details = json!({ "state": "timed_out", "reason": why });
+            let details =
+                json!({ "experiment": arguments.experiment, "state": "timed_out", "reason": why });
             return Err(exit(TIMED_OUT, message, details).into());
         }
         tokio::time::sleep(left.min(INTERVAL)).await;
@@ -143,7 +144,8 @@ async fn look(arguments: &Arguments, server: &ServerAddress) -> anyhow::Result<L
 
 fn over(arguments: &Arguments, code: u8, gate: &Gate) -> ExitWith {
     let message = format!("{}: {}", arguments.experiment, gate.reason);
-    let details = json!({ "state": gate.state, "reason": gate.reason });
+    let details =
+        json!({ "experiment": arguments.experiment, "state": gate.state, "reason": gate.reason });
     exit(code, message, details)
 }
 
@@ -164,7 +166,8 @@ async fn gate(arguments: &Arguments, server: &ServerAddress, goal: &str) -> anyh
         StatusCode::OK | StatusCode::CONFLICT => Ok(serde_json::from_str(&reply.text)?),
         StatusCode::NOT_FOUND => {
             let unknown = format!("there is no experiment {:?}", arguments.experiment);
-            Err(exit(INVALID, unknown, json!({})).into())
+            let details = json!({ "experiment": arguments.experiment });
+            Err(exit(INVALID, unknown, details).into())
         }
         StatusCode::SERVICE_UNAVAILABLE => {
             let why = reply.success().unwrap_or_else(|error| error.to_string());

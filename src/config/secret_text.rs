@@ -46,6 +46,11 @@ fn address_without_credentials(address: &str) -> String {
     format!("{place}?{}", pairs.collect::<Vec<_>>().join("&"))
 }
 
+fn is_header(name: &str) -> bool {
+    let is_part = |letter: char| letter.is_ascii_alphanumeric() || letter == '-';
+    !name.is_empty() && name.chars().all(is_part)
+}
+
 /// Returns the visible part of a secret: where it is stored, or an address without user and
 /// password.
 pub fn without_secret(text: &str) -> String {
@@ -63,7 +68,11 @@ pub fn without_secret(text: &str) -> String {
         return text.to_owned();
     }
     let Some((scheme, rest)) = text.split_once("://") else {
-        return HIDDEN.to_owned();
+        // A header with its value: the file stays valid.
+        return match text.split_once(':') {
+            Some((name, _)) if is_header(name) && names_secret(name) => format!("{name}: {HIDDEN}"),
+            _ => HIDDEN.to_owned(),
+        };
     };
     // The last `@`: a password may contain more of them, unescaped. A query may hold a password, too.
     let rest = match rest.rsplit_once('@') {
@@ -104,6 +113,8 @@ mod tests {
     fn secrets_are_hidden_and_their_locations_are_shown() {
         for (text, seen) in [
             ("hunter2", "(secret)"),
+            ("X-Auth-Token: hunter2", "X-Auth-Token: (secret)"),
+            ("user:hunter2", "(secret)"),
             ("${TOKEN}", "${TOKEN}"),
             ("${TOKEN:-hunter2}", "${TOKEN:-(secret)}"),
             ("${A}x${B}", "(secret)"),

@@ -71,7 +71,7 @@ pub struct Report {
     pub condition: EndpointCondition,
     /// Since when, in Unix milliseconds; `None` if it has never changed.
     pub since_ms: Option<u64>,
-    /// Why it is not healthy.
+    /// Why it is not healthy, or in doubt.
     pub reason: Option<String>,
     /// How often workers have ejected it since the process started.
     pub ejections: u64,
@@ -150,6 +150,8 @@ impl EndpointHealth {
         let (condition, turn) = match (self.is_healthy(), until_ms > now_ms()) {
             (false, _) => (EndpointCondition::Unhealthy, turns.checks.clone()),
             (true, true) => (EndpointCondition::Ejected, turns.ejection.clone()),
+            // It was ejected, and nothing has succeeded since.
+            (true, false) if until_ms > 0 => (EndpointCondition::Healthy, turns.ejection.clone()),
             (true, false) => (EndpointCondition::Healthy, turns.checks.clone()),
         };
         Report {

@@ -827,8 +827,20 @@ fn tabs_in_the_indentation_are_named() {
         "5:4",
         "",
     );
-    let sound = "upstreams:\n  a: http://127.0.0.1:1 \t# a tab\nconsent:\n  cookie: c\n  value: |\n   a\n   \tb\n";
-    assert!(parse(sound).is_ok());
+    for (line, column) in [
+        ("  a: http://127.0.0.1:1 \t# a tab", 25),
+        ("  a: [ http://127.0.0.1:1,\thttp://127.0.0.1:2 ]", 27),
+        ("  a: http://127.0.0.1:1\t", 24),
+    ] {
+        check(
+            &format!("upstreams:\n{line}\n"),
+            &format!(
+                "error: routes.yaml:2:{column}: a tab\n\nhint: write a space: readers of YAML do not agree on tabs there"
+            ),
+        );
+    }
+    let sound = "# a\ttab\nupstreams:\n  a: http://127.0.0.1:1 # a\ttab\nconsent:\n  cookie: \"c\"\n  value: |\n   a\n   \tb\nexperiments: { e: { control: a, experiment: a, percent: 1, description: \"a\tb\" } }\n";
+    assert!(parse(sound).is_ok(), "{:?}", parse(sound));
 }
 
 #[test]

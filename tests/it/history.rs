@@ -324,3 +324,90 @@ fn file_that_is_loaded_while_the_store_is_away_is_recorded_later() {
     assert!(file["at_ms"].as_u64().unwrap() <= loaded_ms, "{file}");
     assert_ne!(file["by"], "start", "{file}");
 }
+
+#[test]
+fn secrets_that_metrics_and_routes_test_are_shown_nowhere() {
+    let site = Site::start();
+    let routes = |secret: &str| {
+        let metric =
+            format!("{{ on: {{ method: POST, path: /buy, header: \"X-Auth-Token: {secret}\" }} }}");
+        let more = format!(
+            "routes: [ {{ match: {{ path: /x, cookie: {{ sessionid: {secret} }}, query: {{ api_key: {secret} }} }}, redirect: \"https://a.test/?access_token={secret}\" }} ]\n"
+        );
+        let routes = site.routes("", "percent: 10");
+        format!("{}{more}", routes.replace("\"POST /buy -> 2xx\"", &metric))
+    };
+    let proxy = Proxy::start_how(&routes("hunter1"), how());
+    files(&proxy, 1);
+    proxy.write(&routes("hunter2"));
+    let second = files(&proxy, 2)[0].clone();
+    let diff = second["file"]["diff"].as_array().unwrap();
+    assert_eq!(diff, &["+ (secrets): another value than before"]);
+    assert!(second["file"]["effects"].is_array(), "{second}");
+    let mut admin = Client::admin(proxy.admin);
+    for path in [
+        "/admin/history",
+        "/admin/history?format=text",
+        "/admin/history/files/2",
+        "/admin/config",
+        "/admin/results",
+        "/admin/results?format=html",
+    ] {
+        let text = admin.get(path, TOKEN).text();
+        assert!(!text.contains("hunter"), "{path}: {text}");
+    }
+    let check = std::process::Command::new(crate::support::proxy::BINARY)
+        .args(["check", "-c", proxy.file().to_str().unwrap()])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&check.stdout).into_owned();
+    assert!(said.contains("query api_key=(secret)"), "{said}");
+    assert!(!said.contains("hunter"), "{said}");
+}
+
+#[test]
+fn pipe_in_the_place_of_the_file_stops_nothing() {
+    let site = Site::start();
+    let routes = site.routes("", "percent: 10");
+    let proxy = Proxy::start_how(&routes, how());
+    let file = proxy.file();
+    std::fs::remove_file(&file).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(&file).status();
+    assert!(made.unwrap().success());
+    let answer = Client::admin(proxy.admin).post("/admin/reload", TOKEN, "");
+    assert!(
+        answer.status >= 400 && answer.text().contains("not a regular file"),
+        "{} {}",
+        answer.status,
+        answer.text()
+    );
+    assert_eq!(history(&proxy).len(), 2, "the refused file is an entry");
+    std::fs::remove_file(&file).unwrap();
+    proxy.write(&site.routes("", "percent: 20"));
+    files(&proxy, 2);
+}
+
+#[test]
+fn results_are_shown_while_the_store_is_away_although_nobody_asked_before() {
+    let mut redis = Redis::start();
+    let site = Site::start();
+    let store = format!("store: {}\n", redis.url());
+    let proxy = Proxy::start_how(&site.routes(&store, "percent: 10"), how());
+    files(&proxy, 1);
+    let accepts = format!("{TOKEN}Accept: text/html\r\n");
+    let page = |path: &str| {
+        let answer = Client::admin(proxy.admin).get(path, &accepts);
+        let text = answer.text().to_string();
+        (answer.status == 503 && text.contains("These are the results"))
+            .then_some(text.clone())
+            .ok_or(text)
+    };
+    let text = until("the results of before", || {
+        redis.kill();
+        page("/admin/results/site").inspect_err(|_| redis.up())
+    });
+    assert!(text.contains("id=\"verdict-site\""), "{text}");
+    assert!(page("/admin/results").is_ok());
+    let nobody = Client::admin(proxy.admin).get("/admin/results/other", &accepts);
+    assert!(!nobody.text().contains("These are the results"));
+}

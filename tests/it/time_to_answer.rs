@@ -37,9 +37,12 @@ fn check_compares_an_uneven_split_with_an_even_one() {
         ),
         "{ten}"
     );
-    // An even split, and one that compares nothing, need no sentence.
+    // An even split needs no sentence.
     assert_eq!(check(&routes("percent: 50"), &[]), "");
-    assert_eq!(check(&routes("percent: 100"), &[]), "");
+    assert_eq!(
+        check(&routes("percent: 100"), &[]),
+        "  time: experiments.site: nobody new gets control, so there is nothing to compare"
+    );
     let days = |routes: &str, per_day: &str| -> Vec<u32> {
         let said = check(routes, &["--users-per-day", per_day]);
         let words = said.split(|it: char| !it.is_ascii_digit());

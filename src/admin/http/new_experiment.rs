@@ -11,6 +11,7 @@ use crate::config::plan::Plan;
 use crate::config::{self, ConfigWarning, is_name};
 use crate::experiment::implication::excludes;
 use crate::experiment::matcher::Condition;
+use crate::experiment::metric::MetricKind;
 use crate::experiment::pattern::PathPattern;
 use askama::Template;
 use axum::Extension;
@@ -139,6 +140,14 @@ impl Draft {
         if !form.rate.is_empty() && !number(&form.rate).is_some_and(is_rate) {
             problems.push("Users who do it today are a percentage between 0 and 100.".to_owned());
         }
+        let is_number_of_users = |users: f64| (1.0..=1e12).contains(&users);
+        if !form.users.is_empty() && !number(&form.users).is_some_and(is_number_of_users) {
+            problems.push("Users per day are a number of 1 or more.".to_owned());
+        }
+        let is_percentage = |percent: f64| (0.0..=100.0).contains(&percent);
+        if !number(&form.percent).is_some_and(is_percentage) {
+            problems.push("The percentage of users is a number from 0 to 100.".to_owned());
+        }
         if form.control == form.experiment && form.path.is_empty() {
             problems.push("Both versions are the same upstream: choose two, unless the upstream tells the groups apart by a header.".to_owned());
         }
@@ -157,11 +166,17 @@ impl Draft {
         problems.extend(checked);
         remarks.extend(shared(plan, form));
         remarks.extend(nobody(form));
+        if !takes_as_long(plan, form) {
+            remarks.push("How long an answer takes depends on how much the values of this metric vary: `watershed simulate` plays it.".to_owned());
+        }
         Draft {
             yaml: yaml(form, metric),
             problems,
             remarks,
-            durations: durations(form),
+            durations: match takes_as_long(plan, form) {
+                true => durations(form),
+                false => Vec::new(),
+            },
         }
     }
 }
@@ -285,7 +300,8 @@ fn shared(plan: &Plan, form: &NewExperiment) -> Option<String> {
         // What is no path is a problem of its own.
         false => Condition::Path(PathPattern::new(&form.path).ok()?),
     };
-    let others = plan.experiments.iter().filter(|it| it.winner.is_none());
+    // A paused one may be resumed, and a promoted one still takes its requests.
+    let others = plan.experiments.iter();
     let others = others.filter(|it| !excludes(it.matcher.condition(), &path));
     let names: Vec<&str> = others
         .map(|experiment| &*experiment.name)
@@ -303,6 +319,13 @@ fn shared(plan: &Plan, form: &NewExperiment) -> Option<String> {
 fn number(text: &str) -> Option<f64> {
     let number = text.trim().parse::<f64>().ok();
     number.filter(|number| number.is_finite())
+}
+
+/// Whether the durations of the form are those of its metric: they are of shares of users.
+fn takes_as_long(plan: &Plan, form: &NewExperiment) -> bool {
+    let mut metrics = plan.metrics.iter();
+    let metric = metrics.find(|metric| *metric.name == *form.metric);
+    metric.is_none_or(|metric| metric.kind == MetricKind::Conversion)
 }
 
 /// Says what a percentage without users means.

@@ -202,11 +202,7 @@ impl Asked<'_> {
             // The last results stay readable while the store is unavailable.
             Err(error) => {
                 let failure = Failure::from(error);
-                let of_all = || {
-                    let of_all = state.latest.of(None)?;
-                    self.check(&of_all).ok().map(|()| of_all)
-                };
-                match state.latest.of(self.only).or_else(of_all) {
+                match state.latest.newest(self.only) {
                     Some(results) => Ok(self.page(state, &results, Some(failure))),
                     None => Err(failure),
                 }

@@ -48,6 +48,7 @@ pub async fn serve(
         tokio::select! {
             ended = connections::serve(listener, usual, Some(reserve)) => ended,
             () = state.exchange_ended_repeatedly() => Ok(()),
+            () = state.keep_results_repeatedly() => Ok(()),
         }
     };
     let Some(health) = health else {

@@ -159,7 +159,15 @@ fn why_inside(plan: &Plan, experiment: &Experiment, group: &str, by: AssignedBy)
         AssignedBy::Pinned => {
             format!("the page that the request belongs to came from {group}; not counted")
         }
-        AssignedBy::Winner => format!("{group} has won: everyone who matches sees it"),
+        AssignedBy::Winner => match experiment.lifecycle {
+            Lifecycle::Paused => {
+                format!("the experiment is paused: everyone who matches sees {group}")
+            }
+            Lifecycle::RolledBack => {
+                format!("the experiment was rolled back: everyone who matches sees {group}")
+            }
+            _ => format!("{group} has won: everyone who matches sees it"),
+        },
         AssignedBy::Holdback => {
             format!("another group has won, and this user keeps {group} (holdback); not counted")
         }

@@ -13,8 +13,10 @@ use crate::store::phases::Placement;
 use crate::store::{ExperimentTotals, HourTotals};
 use std::collections::BTreeMap;
 
-/// At most so many moments are looked at.
-const MOMENTS_MAX: usize = 48;
+/// At most about so many moments are looked at.
+const MOMENTS_MAX: u64 = 48;
+/// The hours between two moments: they divide a day, so that each day ends at a moment.
+const STEPS: [u64; 8] = [1, 2, 3, 4, 6, 8, 12, 24];
 
 /// By metric of the experiment, in order: its rates over time, oldest first. No moment is after
 /// `now_ms`.
@@ -35,12 +37,15 @@ pub fn over_time(plan: &Plan, evaluation: &Evaluation, now_ms: u64) -> Vec<Vec<M
         return vec![Vec::new(); experiment.metrics.len()];
     };
     let span = last - first + 1;
-    let step = span.div_ceil(MOMENTS_MAX as u64);
-    // The last one is the present.
-    let mut until = last - (span - 1) / step * step;
+    let least = span.div_ceil(MOMENTS_MAX);
+    let step = STEPS.into_iter().find(|step| *step >= least);
+    let step = step.unwrap_or(least.div_ceil(24) * 24);
+    let mut until = first + (step - 1 - first % step);
     let mut found = vec![Vec::new(); experiment.metrics.len()];
     let mut rest = hours.into_iter().peekable();
-    while until <= last {
+    loop {
+        // The last one is the present.
+        until = until.min(last);
         while let Some(hour) = rest.next_if(|hour| hour.hour <= until) {
             add(&mut growing, hour);
         }
@@ -50,6 +55,9 @@ pub fn over_time(plan: &Plan, evaluation: &Evaluation, now_ms: u64) -> Vec<Vec<M
             .zip(moment(plan, experiment, placement, &growing, at_ms))
         {
             of_metric.push(moment);
+        }
+        if until == last {
+            break;
         }
         until += step;
     }

@@ -42,8 +42,10 @@ pub struct EndpointReport {
     pub state: &'static str,
     /// When it became so; `null` for one that was never anything else.
     pub since: Option<String>,
-    /// Why it is not healthy.
+    /// Why it is not healthy, or in doubt.
     pub reason: Option<String>,
+    /// Whether it was ejected, and nothing has succeeded since: it gets the next request, and may fail again.
+    pub in_doubt: bool,
     /// Whether `health` of its upstream asks for checks.
     pub checked: bool,
     /// How often it was ejected since the process started.
@@ -101,6 +103,7 @@ pub fn reports(
                     EndpointCondition::Unhealthy => "unhealthy",
                 },
                 since: report.since_ms.and_then(rfc3339),
+                in_doubt: report.is_in_doubt && report.condition == EndpointCondition::Healthy,
                 reason: report.reason,
                 checked: upstream.health.is_some(),
                 ejections: report.ejections,

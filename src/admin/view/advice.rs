@@ -41,29 +41,29 @@ pub fn advice(experiment: &ExperimentResult) -> String {
             "Decide: promote the version that is cheaper to keep, or set a later `end`. It ended without a verdict."
                 .to_owned()
         }
-        ("ended", _) if !has_ended_by_plan(experiment) => of_ended(experiment, shown),
+        ("ended", _) if !has_ended_by_plan(experiment) => of_ended(experiment, name),
         ("promoted", _) if is_down(experiment, shown) => format!(
             "Check the upstream of {name}: none of its endpoints is healthy, and the version that stands in for it is served. Or promote another group."
         ),
         ("promoted", _) => format!(
-            "Nothing. All matching users get {shown}. The experiment may leave the file: they keep this version, until `retired: [{}]` ends that. Keep its upstream in the file.",
+            "Nothing. All matching users get {name}. The experiment may leave the file: they keep this version, until `retired: [{}]` ends that. Keep its upstream in the file.",
             experiment.name
         ),
         ("rolled_back", _) => {
-            format!("Nothing. All matching users get {shown}. Improve the other version and try again.")
+            format!("Nothing. All matching users get {name}. Improve the other version and try again.")
         }
         ("paused", _) => {
-            format!("Resume it, or decide. All matching users get {shown}, and nothing is recorded.")
+            format!("Resume it, or decide. All matching users get {name}, and nothing is recorded.")
         }
         (_, "winner") if !verdict.harms.is_empty() => format!(
             "Weigh the harm first: {} is worse with {}. Promote it only if the gain is worth it.",
             verdict.harms.join(" and "),
-            verdict.group.as_deref().unwrap_or("it")
+            winner(experiment)
         ),
         (_, "winner") if experiment.confirm.is_some() => confirm(experiment),
         (_, "winner") => format!(
             "Promote {}: all matching users get its version.",
-            verdict.group.as_deref().unwrap_or("it")
+            winner(experiment)
         ),
         (_, "loser") => "Roll back: all matching users get control.".to_owned(),
         (_, "no_difference") => format!(
@@ -81,12 +81,18 @@ pub fn advice(experiment: &ExperimentResult) -> String {
             "End it: roll back, or promote the version that is cheaper to keep. There is no lift of the planned size."
                 .to_owned()
         }
-        (_, "invalid") => {
-            "Do not act on these results: sample ratio mismatch. Find the cause, fix it, and restart the experiment with another salt."
-                .to_owned()
-        }
+        (_, "invalid") => format!(
+            "Do not act on these results: sample ratio mismatch. Find the cause, fix it, and restart the experiment with another salt, such as `salt: {}-2`.",
+            experiment.name
+        ),
         _ => waiting(experiment),
     }
+}
+
+/// The group of the verdict, as people read it.
+fn winner(experiment: &ExperimentResult) -> &str {
+    let group = experiment.verdict.group.as_deref();
+    group.map_or("it", |group| experiment.shown(group))
 }
 
 /// Whether the upstream of a group is down.
@@ -95,12 +101,12 @@ fn is_down(experiment: &ExperimentResult, group: &str) -> bool {
     groups.any(|it| it.name == group && it.down.is_some())
 }
 
-fn of_ended(experiment: &ExperimentResult, shown: &str) -> String {
+fn of_ended(experiment: &ExperimentResult, name: &str) -> String {
     if !experiment.in_effect {
         return "Nothing. The experiment is no longer in the file; its counts stay.".to_owned();
     }
     format!(
-        "Nothing. The experiment is no longer in the file, and all matching users still get {shown}. Do not end that with `retired: [{}]` before `default` or a route serves this version: these users would get the other one.",
+        "Nothing. The experiment is no longer in the file, and all matching users still get {name}. Do not end that with `retired: [{}]` before `default` or a route serves this version: these users would get the other one.",
         experiment.name
     )
 }
@@ -108,7 +114,7 @@ fn of_ended(experiment: &ExperimentResult, shown: &str) -> String {
 /// The sentence for a winner that waits for somebody.
 fn confirm(experiment: &ExperimentResult) -> String {
     let confirm = experiment.confirm.as_ref();
-    let group = experiment.verdict.group.as_deref().unwrap_or("it");
+    let group = winner(experiment);
     match confirm.map(|confirm| confirm.waits_for) {
         Some("webhook") => format!(
             "Wait for a webhook to confirm {group}, or promote it: it then serves all matching users."

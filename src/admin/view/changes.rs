@@ -110,6 +110,7 @@ fn difference(before: &EpochResult, after: &EpochResult) -> String {
     }
 }
 
+const DAY_MS: u64 = 86_400_000;
 const HEIGHT: f64 = 90.0;
 const TOP: f64 = 14.0;
 const BOTTOM: f64 = 18.0;
@@ -148,21 +149,35 @@ pub struct UserBar {
     pub height: f64,
 }
 
-/// The new users of an experiment, by the moments of its first metric; `None` where there are fewer than
-/// two.
+/// The new users of an experiment: by day (in UTC) if it ran for two days, else by the moments of its first
+/// metric. `None` where there are fewer than two periods.
 pub fn arrivals(experiment: &ExperimentResult) -> Option<Arrivals> {
     let moments = &experiment.metrics.first()?.over_time;
-    let (first, last) = (moments.first()?, moments.last()?);
     let users = |moment: &MomentResult| moment.groups.values().map(|it| it.users).sum::<u64>();
-    let pairs = moments.windows(2);
-    let came: Vec<u64> = pairs
-        .map(|pair| users(&pair[1]).saturating_sub(users(&pair[0])))
-        .collect();
+    let (first, last) = (moments.first()?, moments.last()?);
+    let start = experiment.started_at.clone().or(first.at.clone())?;
+    let start_ms = unix_ms(&start)?;
+    let by_day = last.at_ms.saturating_sub(start_ms) >= 2 * DAY_MS;
+    let is_end = |moment: &&MomentResult| {
+        !by_day || moment.at_ms % DAY_MS == 0 || moment.at_ms == last.at_ms
+    };
+    let ends: Vec<&MomentResult> = moments.iter().filter(is_end).collect();
+    if ends.len() < 2 {
+        return None;
+    }
+    let mut before = 0;
+    let came = ends.iter().map(|moment| {
+        let now = users(moment);
+        let came = now.saturating_sub(before);
+        before = now;
+        came
+    });
+    let came: Vec<u64> = came.collect();
     let most = came.iter().copied().max().filter(|most| *most > 0)?;
-    // The last period may be shorter than the others.
-    let hours = (moments[1].at_ms.saturating_sub(first.at_ms) as f64 / 3_600_000.0).round();
+    // The first and the last period may be shorter than the others.
+    let hours = (ends[1].at_ms.saturating_sub(ends[0].at_ms) as f64 / 3_600_000.0).round();
     let period = match hours {
-        24.0 => "day".to_owned(),
+        _ if by_day => "day".to_owned(),
         hours if hours <= 1.0 => "hour".to_owned(),
         hours => format!("{hours} hours"),
     };
@@ -176,8 +191,8 @@ pub fn arrivals(experiment: &ExperimentResult) -> Option<Arrivals> {
             height,
         }
     };
-    let time = |moment: &MomentResult| moment.at.as_deref().map_or(String::new(), minute);
-    let (from, to) = (time(first), time(last));
+    let from = minute(&start);
+    let to = last.at.as_deref().map_or(String::new(), minute);
     Some(Arrivals {
         caption: format!("New users per {period}"),
         height: HEIGHT,
@@ -300,8 +315,9 @@ mod tests {
         let arrivals = arrivals(&ExperimentResult::of_metrics(vec![metric])).unwrap();
         assert_eq!(arrivals.caption, "New users per hour");
         let heights: Vec<f64> = arrivals.bars.iter().map(|bar| bar.height).collect();
-        assert_eq!(heights[1], 0.0);
-        assert!((heights[2] - 2.0 * heights[0]).abs() < 1e-9);
+        assert_eq!((heights.len(), heights[2]), (4, 0.0));
+        assert!((heights[1] - 2.0 * heights[0]).abs() < 1e-9);
+        assert!((heights[3] - 2.0 * heights[1]).abs() < 1e-9);
         assert!(
             arrivals.said.ends_with("between 0 and 20"),
             "{}",

@@ -58,8 +58,8 @@ struct HistoryPage<'a> {
 }
 
 impl HistoryPage<'_> {
-    fn minute(&self, at: &str) -> String {
-        format::minute(at)
+    fn second(&self, at: &str) -> String {
+        format::second(at)
     }
 
     fn details(&self, entry: &HistoryEntry) -> String {

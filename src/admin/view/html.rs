@@ -272,6 +272,10 @@ impl Page<'_> {
         format::latency(*ms)
     }
 
+    fn second(&self, at: &str) -> String {
+        format::second(at)
+    }
+
     fn minute(&self, at: &str) -> String {
         format::minute(at)
     }

@@ -9,8 +9,10 @@ const LEFT: f64 = 12.0;
 const RIGHT: f64 = 12.0;
 /// At least so much of a lift is shown to either side.
 const LEAST: f64 = 0.02;
-/// At most so much; what is farther away is cut, with an arrow.
+/// At most so much, unless an estimate is larger; what is farther away is cut, with an arrow.
 const MOST: f64 = 1.0;
+/// An estimate that is larger still is cut, too.
+const LARGEST: f64 = 10.0;
 
 /// One drawing: every group but control.
 #[derive(Debug)]
@@ -67,7 +69,9 @@ impl Plot {
             return None;
         }
         let far = all.iter().fold(LEAST, |far, value| value.abs().max(far));
-        let far = (1.1 * far.max(2.0 * metric.margin)).min(MOST);
+        let estimates = drawn.iter().filter_map(|(_, at, _)| *at).map(f64::abs);
+        let most = estimates.map(|at| 1.25 * at).fold(MOST, f64::max);
+        let far = (1.1 * far.max(2.0 * metric.margin)).min(most.min(LARGEST));
         let middle = (LEFT + WIDTH - RIGHT) / 2.0;
         let scale = (WIDTH - RIGHT - LEFT) / 2.0 / far;
         let x = |value: f64| middle + value.clamp(-far, far) * scale;
@@ -152,7 +156,7 @@ mod tests {
     #[test]
     fn what_is_too_far_away_is_cut() {
         let lifts = [
-            Some((3.0, Some(-0.5), None)),
+            Some((30.0, Some(-0.5), None)),
             Some((-0.4, Some(-0.6), Some(-0.2))),
         ];
         let plot = Plot::of(&metric("increase", &lifts)).unwrap();

@@ -92,7 +92,7 @@ fn row<'a>(results: &'a Results, experiment: &'a ExperimentResult) -> ListRow<'a
     }
     let planning = experiment.planning.as_ref();
     let left = planning
-        .filter(|_| experiment.status == "running")
+        .filter(|_| narrative::is_open(experiment))
         .and_then(|it| it.seconds_left);
     if let Some(left) = left.filter(|left| *left > 0.0) {
         facts.push(("left", format!("about {}", duration(left))));

@@ -12,8 +12,10 @@ pub const BAR_HEIGHT: f64 = 22.0;
 const ARROW: f64 = 10.0;
 /// At least so much of a lift is shown to either side.
 const LEAST: f64 = 0.05;
-/// At most so much; what is farther away is cut, with an arrow.
+/// At most so much, unless an estimate is larger; what is farther away is cut, with an arrow.
 const MOST: f64 = 1.0;
+/// An estimate that is larger still is cut, too.
+const LARGEST: f64 = 10.0;
 
 /// The scorecard of an experiment.
 #[derive(Debug)]
@@ -132,17 +134,23 @@ impl Scorecard {
             let groups = metric.groups.iter();
             groups.filter_map(|group| Improvement::of(metric, group))
         });
-        let ends = all.flat_map(|it| [it.at, it.low, it.high]).flatten();
+        let all: Vec<Improvement> = all.collect();
+        let ends = all.iter().flat_map(|it| [it.at, it.low, it.high]).flatten();
         let widest = experiment.metrics.iter().map(|metric| 2.0 * metric.margin);
         let far = ends.map(f64::abs).chain(widest).fold(LEAST, f64::max);
-        let far = (1.1 * far).min(MOST);
+        let estimates = all.iter().filter_map(|it| it.at).map(f64::abs);
+        let most = estimates.map(|at| 1.25 * at).fold(MOST, f64::max);
+        let far = (1.1 * far).min(most.min(LARGEST));
         let scored = |metric: &MetricResult| scored(experiment, metric, far);
         Scorecard {
             metrics: experiment.metrics.iter().map(scored).collect(),
-            ends: (
-                format!("{:.0} % worse", 100.0 * far),
-                format!("{:.0} % better", 100.0 * far),
-            ),
+            ends: match all.is_empty() {
+                true => ("worse".to_owned(), "better".to_owned()),
+                false => (
+                    format!("{:.0} % worse", 100.0 * far),
+                    format!("{:.0} % better", 100.0 * far),
+                ),
+            },
         }
     }
 }
@@ -204,6 +212,7 @@ fn row(
         },
         chance: group
             .chance_to_beat_control
+            .filter(|_| !experiment.sample_ratio.mismatch)
             .map_or("–".to_owned(), |chance| match chance {
                 // Nothing is certain.
                 high if high > 0.999 => "> 99.9 %".to_owned(),
@@ -306,6 +315,20 @@ mod tests {
         assert_eq!(ends, (ARROW, BAR_WIDTH - ARROW));
         assert!(nothing.bar.is_none() && nothing.lift == "–" && nothing.interval.is_empty());
         assert_eq!(card.metrics[0].control, "10.00 %");
+    }
+
+    #[test]
+    fn estimates_beyond_the_usual_scale_are_drawn() {
+        let lift = Some((1.8, Some(0.5), Some(4.0)));
+        let card = Scorecard::of(&ExperimentResult::of_metrics(vec![metric(
+            "increase", lift,
+        )]));
+        let bar = card.metrics[0].rows[0].bar.as_ref().unwrap();
+        assert!(bar.at.is_some() && bar.beyond == (false, true), "{bar:?}");
+        let card = Scorecard::of(&ExperimentResult::of_metrics(vec![metric(
+            "increase", None,
+        )]));
+        assert_eq!(card.ends, ("worse".to_owned(), "better".to_owned()));
     }
 
     #[test]
