@@ -159,7 +159,7 @@ pub fn arrivals(experiment: &ExperimentResult) -> Option<Arrivals> {
     let start_ms = unix_ms(&start)?;
     let by_day = last.at_ms.saturating_sub(start_ms) >= 2 * DAY_MS;
     let is_end = |moment: &&MomentResult| {
-        !by_day || moment.at_ms % DAY_MS == 0 || moment.at_ms == last.at_ms
+        !by_day || moment.at_ms.is_multiple_of(DAY_MS) || moment.at_ms == last.at_ms
     };
     let ends: Vec<&MomentResult> = moments.iter().filter(is_end).collect();
     if ends.len() < 2 {
