@@ -280,7 +280,7 @@ fn zeros(bytes: &[u8]) -> usize {
     const STEP: usize = 64;
     let blocks = bytes.chunks_exact(STEP);
     STEP * blocks
-        .take_while(|block| block.iter().all(|&byte| byte == 0))
+        .take_while(|block| **block == [0; STEP][..])
         .count()
         .saturating_sub(1)
 }

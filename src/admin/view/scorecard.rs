@@ -135,16 +135,21 @@ impl Scorecard {
             groups.filter_map(|group| Improvement::of(metric, group))
         });
         let all: Vec<Improvement> = all.collect();
-        let ends = all.iter().flat_map(|it| [it.at, it.low, it.high]).flatten();
+        let ends = all.iter().flat_map(|it| [it.at, it.low, it.high]);
+        let ends: Vec<f64> = ends.flatten().collect();
         let widest = experiment.metrics.iter().map(|metric| 2.0 * metric.margin);
-        let far = ends.map(f64::abs).chain(widest).fold(LEAST, f64::max);
+        let far = ends
+            .iter()
+            .map(|end| end.abs())
+            .chain(widest)
+            .fold(LEAST, f64::max);
         let estimates = all.iter().filter_map(|it| it.at).map(f64::abs);
         let most = estimates.map(|at| 1.25 * at).fold(MOST, f64::max);
         let far = (1.1 * far).min(most.min(LARGEST));
         let scored = |metric: &MetricResult| scored(experiment, metric, far);
         Scorecard {
             metrics: experiment.metrics.iter().map(scored).collect(),
-            ends: match all.is_empty() {
+            ends: match ends.is_empty() {
                 true => ("worse".to_owned(), "better".to_owned()),
                 false => (
                     format!("{:.0} % worse", 100.0 * far),
