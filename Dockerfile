@@ -11,16 +11,18 @@ RUN apt-get update \
 WORKDIR /build
 # The dependencies are a layer of their own: it is built again only when they change.
 COPY Cargo.toml Cargo.lock ./
-RUN mkdir src benches \
-    && touch src/lib.rs benches/assign.rs benches/store.rs benches/proxy.rs \
+COPY core/Cargo.toml core/
+RUN mkdir -p src benches core/src \
+    && touch src/lib.rs core/src/lib.rs benches/assign.rs benches/store.rs benches/proxy.rs \
     && echo 'fn main() {}' >src/main.rs \
     && cargo build --profile dist --locked --features full --bin watershed
+COPY core core
 COPY src src
 COPY templates templates
 # The API document includes it.
 COPY docs/results.md docs/results.md
 # Newer than the files of the layer before.
-RUN touch src/lib.rs src/main.rs \
+RUN touch core/src/lib.rs src/lib.rs src/main.rs \
     && cargo build --profile dist --locked --features full --bin watershed \
     && strip target/dist/watershed
 

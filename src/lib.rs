@@ -7,7 +7,6 @@ pub mod admin;
 pub mod archive;
 pub mod cli;
 pub mod config;
-pub mod experiment;
 pub mod features;
 pub mod journal;
 pub mod notify;
@@ -18,12 +17,13 @@ pub mod rate_limit;
 pub mod redis_address;
 pub mod regular_file;
 pub mod server;
-pub mod stats;
 pub mod store;
 pub mod tasks;
 pub mod telemetry;
 pub mod tls;
 pub mod upstream;
+
+pub use watershed_core::{experiment, stats};
 
 // The fuzz targets name the program as other crates do.
 #[cfg(test)]

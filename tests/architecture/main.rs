@@ -315,29 +315,37 @@ fn check(faults: &[String]) {
     assert!(faults.is_empty(), "\n{}\n", faults.join("\n"));
 }
 
-/// The files of `src/`, without those that exist for tests only.
+/// The files of `src/` and `core/src/`, without those that exist for tests only.
 fn sources() -> &'static [Source] {
     static SOURCES: LazyLock<Vec<Source>> = LazyLock::new(read_sources);
     &SOURCES
 }
 
 fn read_sources() -> Vec<Source> {
-    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut files = Vec::new();
-    list(&src, &mut files);
-    assert!(files.len() > 30, "the files of src/ were not found");
-    let name = |file: &PathBuf| {
-        file.strip_prefix(&src)
-            .unwrap()
-            .to_str()
-            .unwrap()
-            .replace('\\', "/")
-    };
-    let sources: Vec<Source> = files
-        .iter()
-        .map(|file| Source::parse(&name(file), &fs::read_to_string(file).unwrap()))
-        .filter(|source| source.name != "main.rs")
-        .collect();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    // The modules of the core are also modules of the program.
+    let mut sources = Vec::new();
+    for (src, skipped) in [("src", "main.rs"), ("core/src", "lib.rs")] {
+        let src = root.join(src);
+        let mut files = Vec::new();
+        list(&src, &mut files);
+        assert!(
+            files.len() > 30,
+            "the files of {} were not found",
+            src.display()
+        );
+        let name = |file: &PathBuf| {
+            file.strip_prefix(&src)
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .replace('\\', "/")
+        };
+        let parsed = files
+            .iter()
+            .map(|file| Source::parse(&name(file), &fs::read_to_string(file).unwrap()));
+        sources.extend(parsed.filter(|source| source.name != skipped));
+    }
     let tests: BTreeSet<Vec<String>> = sources
         .iter()
         .flat_map(|source| {
