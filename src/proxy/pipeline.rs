@@ -27,6 +27,7 @@ use super::h1::request_head::{Body, Request};
 use super::h1::response_head::HeadWriter;
 use super::headers::believed_client::{self, BelievedClient, believed_client};
 use super::local_response;
+use super::mirror;
 use super::observe::logged_request::{LoggedHead, LoggedRequest};
 use super::observe::progress::Progress;
 use super::observe::spans::SpanRecorder;
@@ -48,7 +49,7 @@ use crate::experiment::units::Units;
 use crate::journal;
 use crate::telemetry::HttpProtocol;
 use http::header::TRAILER;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Instant;
@@ -136,6 +137,7 @@ pub fn begin<'b>(
         changes,
         extras,
         exposures: RefCell::default(),
+        mirrored: OnceCell::new(),
         progress,
         snapshot,
     };
@@ -500,7 +502,13 @@ pub async fn exchange_with_upstream<C: ClientStream, H: HeadWriter>(
         }
     };
     match sent {
-        Ok(responding) => Some(responding),
+        Ok(responding) => {
+            if exchange.snapshot.has_mirrors {
+                let came = (&responding.response, &**received);
+                mirror::begin(client, exchange, input, came);
+            }
+            Some(responding)
+        }
         Err(AttemptFailure::ClientLeft) => None,
         Err(AttemptFailure::Error(error, fallback)) => {
             policy::log_error(client.worker(), &error);

@@ -3,10 +3,11 @@
 
 use crate::admin::results::enums;
 use crate::admin::results::history::HistoryEntry;
+use crate::admin::results::mirror::MirrorResult;
 use crate::admin::results::planning_result::PlanningResult;
 use crate::admin::results::ramp_result::RampResult;
 use crate::admin::results::recent_traffic::mostly_failed;
-use crate::store::event_ids::EventCounts;
+use crate::admin::results::uncounted_events::UncountedEvents;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
@@ -192,6 +193,9 @@ pub struct ExperimentResult {
     pub verdict: VerdictResult,
     pub confirm: Option<ConfirmationResult>,
     pub warnings: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub mirror: Option<MirrorResult>,
     pub uncounted: UncountedEvents,
     pub phase: u32,
     pub phases: Vec<PhaseResult>,
@@ -242,23 +246,6 @@ impl ExperimentResult {
         let mut groups = self.groups.iter();
         let found = groups.find(|it| it.name == group);
         found.and_then(|it| it.label.as_deref()).unwrap_or(group)
-    }
-}
-
-/// Events that are not counted, of all replicas and for good.
-#[derive(Debug, Default, Serialize, ToSchema)]
-#[expect(missing_docs, reason = "see docs/results.md")]
-pub struct UncountedEvents {
-    pub refused_ids: u64,
-    pub dropped_waiting: u64,
-}
-
-impl From<EventCounts> for UncountedEvents {
-    fn from(counts: EventCounts) -> UncountedEvents {
-        UncountedEvents {
-            refused_ids: counts.refused_ids,
-            dropped_waiting: counts.dropped_waiting,
-        }
     }
 }
 
