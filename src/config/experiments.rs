@@ -170,13 +170,12 @@ fn experiment(
     let count_overrides = count_overrides.and_then(|node| node.boolean());
     let expose = mirror::expose(node, &matcher);
     check_methods(node, &matcher, &expose);
-    let mirror = mirror::read(node, known, (&groups, &expose));
     let mut experiment = Experiment {
         name: name.into(),
         about: lifecycle::about(node),
         salt: division.salt,
+        mirror: mirror::read(node, known.upstreams, (&groups, &expose)),
         expose,
-        mirror,
         matcher,
         admission: Admission::default(),
         is_sticky: false,

@@ -1,7 +1,6 @@
 //! `mirror:` of an experiment, and `expose: differs`, which rests on it.
 
 use super::conditions;
-use super::experiments::Known;
 use super::reader::Node;
 use crate::experiment::assign::Share;
 use crate::experiment::implication;
@@ -51,7 +50,7 @@ pub fn expose(experiment: &Node<'_>, matcher: &Matcher) -> ExposeRule {
 /// Reads `mirror` of an experiment with these groups.
 pub fn read(
     experiment: &Node<'_>,
-    known: &Known<'_>,
+    upstreams: &[&str],
     (groups, expose): (&[Group], &ExposeRule),
 ) -> Option<Mirror> {
     let is_both_ways = matches!(expose, ExposeRule::Differing);
@@ -68,7 +67,7 @@ pub fn read(
         return None;
     }
     let to = match node.get("to") {
-        Some(to) => target(&to, known, groups),
+        Some(to) => target(&to, upstreams, groups),
         None => {
             node.missing("to", TO);
             None
@@ -92,17 +91,16 @@ pub fn read(
 }
 
 /// Finds the upstream that the name of an upstream or a group means.
-fn target(node: &Node<'_>, known: &Known<'_>, groups: &[Group]) -> Option<UpstreamIndex> {
+fn target(node: &Node<'_>, upstreams: &[&str], groups: &[Group]) -> Option<UpstreamIndex> {
     let name = node.text(TO)?;
-    let mut upstreams = known.upstreams.iter();
-    let upstream = upstreams.position(|upstream| *upstream == name);
+    let upstream = upstreams.iter().position(|upstream| *upstream == name);
     let upstream = upstream.map(UpstreamIndex);
     let group = groups.iter().find(|group| &*group.name == name);
     let of_group = group.and_then(|group| group.upstream);
     if let (Some(upstream), Some(of_group)) = (upstream, of_group)
         && upstream != of_group
     {
-        let other = known.upstreams[of_group.0];
+        let other = upstreams[of_group.0];
         node.problem(
             format!("{name:?} is an upstream, and a group whose upstream is {other:?}"),
             "a name that means one of them",
@@ -111,7 +109,7 @@ fn target(node: &Node<'_>, known: &Known<'_>, groups: &[Group]) -> Option<Upstre
     }
     if upstream.is_none() && group.is_none() {
         let groups = groups.iter().map(|group| &*group.name);
-        let names = known.upstreams.iter().copied().chain(groups);
+        let names = upstreams.iter().copied().chain(groups);
         node.unknown("upstream or group", name, names);
     }
     upstream.or(of_group)

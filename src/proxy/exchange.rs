@@ -108,7 +108,7 @@ pub struct Exchange<'b> {
     /// The exposures that were journaled.
     pub exposures: RefCell<SmallVec<[Exposure; 2]>>,
     /// What collects the response's body for a comparison, where the request was copied.
-    pub mirrored: OnceCell<OriginalBody>,
+    pub mirrored: OnceCell<Box<OriginalBody>>,
     /// What has happened.
     pub progress: Progress,
 }

@@ -88,8 +88,12 @@ pub fn begin<'b>(
     let believed = believed_client(plan, &request, (client.address, client.secure));
     request.client = Some(believed.address);
     let progress = Progress::new(worker, protocol(client, &request), began);
-    let at = (trusted, began, began_ms);
-    let extras = observe(&snapshot, (client, believed), &request, at);
+    let extras = observe(
+        &snapshot,
+        (client, believed),
+        &request,
+        (trusted, began, began_ms),
+    );
     let at = (believed.over_tls, began, began_ms);
     let decided = decide(worker, &snapshot, &request, at);
 

@@ -1,7 +1,7 @@
 //! Copies of requests to another version, the comparison of what comes back, and exposure by a difference.
 
 use crate::support::client::{Answer, Client};
-use crate::support::proxy::Proxy;
+use crate::support::proxy::{BINARY, Proxy};
 use crate::support::redis::Redis;
 use crate::support::until;
 use crate::wire::http2;
@@ -210,7 +210,7 @@ fn mirrored(proxy: &Proxy, copies: u64) -> Value {
         let number = |name: &str| mirror[name].as_u64().unwrap_or(u64::MAX);
         let done = number("compared").saturating_add(number("failed"));
         let is_done = number("copies") == copies && done == copies;
-        is_done.then(|| mirror.clone()).ok_or(mirror)
+        is_done.then(|| mirror.clone()).ok_or(mirror.to_string())
     })
 }
 
@@ -586,6 +586,10 @@ fn visit(proxy: &Proxy, users: usize) -> u64 {
     let mut copies = 0;
     for number in 0..users {
         let user = format!("X-User: u{number}\r\n");
+        if number % 5 == 0 {
+            // No more than there is room for.
+            mirrored(proxy, copies);
+        }
         client.get("/same", &user);
         copies += 1;
         if number % 2 == 0 {
@@ -721,4 +725,117 @@ fn draft_is_mirrored_and_a_paused_experiment_is_not() {
     slowest(&proxy, 10);
     assert_eq!(mirrored(&proxy, 0)["copies"], 0);
     assert_eq!(site.next.seen.lock().unwrap().len(), before);
+}
+
+/// What a command says of two files, the second of which is `new`.
+fn command(arguments: &[&str], old: &str, new: &str) -> (i32, String) {
+    let folder = tempfile::TempDir::new().unwrap();
+    let file = |name: &str, experiment: &str| {
+        let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let path = folder.path().join(name);
+        std::fs::write(&path, routes(address(1), address(2), experiment, "")).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (old, new) = (file("old.yaml", old), file("new.yaml", new));
+    let arguments = arguments.iter().map(|argument| match *argument {
+        "OLD" => &*old,
+        "NEW" => &*new,
+        other => other,
+    });
+    let output = std::process::Command::new(BINARY)
+        .args(arguments)
+        .output()
+        .unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (
+        output.status.code().unwrap(),
+        String::from_utf8(said).unwrap(),
+    )
+}
+
+#[test]
+fn commands_explain_the_mirror() {
+    let check = |arguments: &[&str], new: &str, code: i32, expected: &[&str]| {
+        let (found, said) = command(arguments, "percent: 50", new);
+        assert_eq!(found, code, "{said}");
+        for text in expected {
+            assert!(said.contains(text), "{text}: {said}");
+        }
+    };
+    let small = "percent: 50, expose: differs, mirror: { to: next, share: 5% }";
+    check(
+        &["check", "-c", "NEW"],
+        small,
+        0,
+        &["copies of 5 % of requests: users are exposed later"],
+    );
+    check(
+        &["check", "-c", "NEW"],
+        "percent: 50, expose: differs",
+        2,
+        &[
+            ":6:",
+            "experiments.site.expose: `differs` without `mirror`",
+            "hint: write `mirror: { to: NAME }`",
+        ],
+    );
+    check(
+        &["check", "-c", "NEW"],
+        "percent: 50, mirror: { to: nxet, methods: [ PUT ], share: 5 }",
+        2,
+        &[
+            "experiments.site.mirror.to: there is no upstream or group \"nxet\"",
+            "did you mean `next`?",
+            "experiments.site.mirror.methods.0: PUT may change something",
+            "experiments.site.mirror.share: found \"5\"",
+        ],
+    );
+    check(
+        &["plan", "OLD", "NEW", "--no-store", "--users", "100"],
+        small,
+        0,
+        &[
+            "site: users are exposed only by a difference from now on",
+            "mirror: none -> 5 % of GET and HEAD to next, both ways",
+        ],
+    );
+    let explain = |new: &str, request: &str, expected: &[&str]| {
+        let arguments = [
+            "explain",
+            "--request",
+            request,
+            "-H",
+            "X-User: u1",
+            "-c",
+            "NEW",
+        ];
+        check(&arguments, new, 0, expected);
+    };
+    explain(
+        &small.replace("percent: 50", "percent: 0"),
+        "GET /",
+        &[
+            "exposed if the copy of the request is answered differently",
+            "copied to next (5 % of such requests)",
+        ],
+    );
+    explain(
+        &small.replace("percent: 50", "percent: 100"),
+        "GET /",
+        &["copied to current (5 % of such requests)"],
+    );
+    let (_, said) = command(
+        &[
+            "explain",
+            "--request",
+            "POST /",
+            "-H",
+            "X-User: u1",
+            "-c",
+            "NEW",
+        ],
+        "percent: 50",
+        TO_NEXT,
+    );
+    assert!(!said.contains("copied"), "{said}");
 }

@@ -3,10 +3,11 @@
 use crate::admin::format::rfc3339;
 use crate::admin::results::evaluation::Evaluation;
 use crate::admin::results::guardrail::guardrail_results;
+use crate::admin::results::latency::Latency;
 use crate::admin::results::metric::{View, metric_results};
 use crate::admin::results::planning::planning;
 use crate::admin::results::schema::{
-    ConfirmationResult, EpochResult, ExperimentResult, GroupResult, Latency, PhaseResult, Recently,
+    ConfirmationResult, EpochResult, ExperimentResult, GroupResult, PhaseResult, Recently,
     SampleRatio, VerdictResult,
 };
 use crate::admin::results::segments::segment_results;

@@ -1,7 +1,7 @@
 //! What mirroring has found, in the results: of this process, since its start. docs/results.md says what each
 //! field is.
 
-use crate::admin::results::schema::Latency;
+use crate::admin::results::latency::Latency;
 use crate::config::plan::Plan;
 use crate::experiment::latency_bucket;
 use crate::experiment::mirror::Mirror;

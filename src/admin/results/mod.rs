@@ -13,6 +13,7 @@ pub(crate) mod gather;
 pub(crate) mod guardrail;
 pub(crate) mod history;
 pub(crate) mod hours;
+pub(crate) mod latency;
 pub(crate) mod metric;
 pub(crate) mod mirror;
 pub(crate) mod missed;

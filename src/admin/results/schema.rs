@@ -3,6 +3,7 @@
 
 use crate::admin::results::enums;
 use crate::admin::results::history::HistoryEntry;
+use crate::admin::results::latency::Latency;
 use crate::admin::results::mirror::MirrorResult;
 use crate::admin::results::planning_result::PlanningResult;
 use crate::admin::results::ramp_result::RampResult;
@@ -299,15 +300,6 @@ impl Recently {
     pub fn fails(&self) -> bool {
         self.dead || mostly_failed(self.answers, self.failed)
     }
-}
-
-/// Times to the head of the answer, in milliseconds.
-#[derive(Debug, Default, Serialize, ToSchema)]
-#[expect(missing_docs, reason = "see docs/results.md")]
-pub struct Latency {
-    pub p50: Option<f64>,
-    pub p95: Option<f64>,
-    pub p99: Option<f64>,
 }
 
 /// Whether the groups have the sizes that their weights ask for.

@@ -139,8 +139,8 @@ fn example(example: &MirrorExampleResult) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::results::latency::Latency;
     use crate::admin::results::mirror::{MirroredVersion, OtherPaths};
-    use crate::admin::results::schema::Latency;
     use std::collections::BTreeMap;
 
     fn mirror() -> MirrorResult {

@@ -88,8 +88,7 @@ fn numbers(text: &mut String, experiment: &ExperimentResult, fixed: bool, paint:
             text.push_str(&format!("\n{bars}"));
         }
     }
-    text.push_str(&by_segment(experiment));
-    text.push_str(&mirrored(experiment));
+    text.push_str(&(by_segment(experiment) + &mirrored(experiment)));
     for guardrail in &experiment.guardrails {
         let groups = guardrail.groups.iter();
         let groups: Vec<String> = groups

@@ -110,7 +110,7 @@ pub fn begin<C: ClientStream>(
     let original = original(exchange, &head, response);
     if original.is_comparable {
         // There is one response to a request.
-        let _ = exchange.mirrored.set(body);
+        let _ = exchange.mirrored.set(Box::new(body));
     }
     let copy = RequestCopy {
         worker: Rc::clone(client.worker()),
