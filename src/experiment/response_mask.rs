@@ -69,10 +69,9 @@ pub fn mask(text: &[u8], now_s: u64) -> Vec<u8> {
 
 /// Whether a part of a path names one thing among many: a number, or something like a token.
 pub fn is_identifier(segment: &[u8]) -> bool {
-    let is_digit = |byte: &u8| byte.is_ascii_digit();
-    let runs = segment.split(|byte| !is_digit(byte));
+    let runs = segment.split(|byte| !byte.is_ascii_digit());
     let longest = runs.map(<[u8]>::len).max().unwrap_or(0);
-    let is_number = !segment.is_empty() && segment.iter().all(|byte| is_digit(byte));
+    let is_number = !segment.is_empty() && segment.iter().all(u8::is_ascii_digit);
     is_number || longest >= 3 || is_token(segment) || UUID.is_match(segment)
 }
 

@@ -88,12 +88,8 @@ pub fn begin<'b>(
     let believed = believed_client(plan, &request, (client.address, client.secure));
     request.client = Some(believed.address);
     let progress = Progress::new(worker, protocol(client, &request), began);
-    let extras = observe(
-        &snapshot,
-        (client, believed),
-        &request,
-        (trusted, began, began_ms),
-    );
+    let at = (trusted, began, began_ms);
+    let extras = observe(&snapshot, (client, believed), &request, at);
     let at = (believed.over_tls, began, began_ms);
     let decided = decide(worker, &snapshot, &request, at);
 
@@ -116,10 +112,9 @@ pub fn begin<'b>(
         method: request.method.clone(),
         assignment: decided.assignment,
         // What has come of a body that goes on is taken with its head.
-        input_bytes: match body {
-            Some(_) => input.len(),
-            None => request.head_bytes + inline,
-        },
+        input_bytes: body
+            .as_ref()
+            .map_or(request.head_bytes + inline, |_| input.len()),
         visitor: decided.visitor,
         units: decided.units,
         segments: decided.segments,

@@ -35,6 +35,9 @@ impl EncodeMetric for Counted {
     }
 }
 
+/// The name of a counter of copies, what it counts, and its value.
+type MirrorCount = (&'static str, &'static str, fn(&MirrorSum) -> u64);
+
 /// A cause of a change of an endpoint, and its counter.
 type Cause = (&'static str, fn(&EndpointHistory) -> &AtomicU64);
 
@@ -216,7 +219,7 @@ impl Metrics {
             let values = sums.iter().map(move |(name, sum)| (named(name), of(sum)));
             values.collect::<Vec<_>>()
         };
-        let counts: [(&str, &str, fn(&MirrorSum) -> u64); 4] = [
+        let counts: [MirrorCount; 4] = [
             (
                 "mirror_copies",
                 "Requests that were copied to another version",
