@@ -94,6 +94,14 @@ async fn answer(name: &str, request: Request, seen: Arc<Mutex<Vec<Seen>>>) -> Re
     }
     let page = match head.uri.path() {
         "/late" => name.to_owned(),
+        // Clients get the beginning only.
+        "/stalls" if seen_now.header("watershed-mirror").is_none() => {
+            let first = futures_util::stream::once(async { Ok(Bytes::from("<h1>")) });
+            let never = futures_util::stream::pending::<std::io::Result<Bytes>>();
+            let body = futures_util::StreamExt::chain(first, never);
+            return html.body(Body::from_stream(body)).unwrap();
+        }
+        "/stalls" => format!("<h1>{name}</h1>"),
         "/differs" => format!("<h1>This is {name}</h1>"),
         "/missing" if name == "next" => {
             return html.status(404).body(Body::from("none")).unwrap();
@@ -573,12 +581,14 @@ fn client_who_leaves_is_compared_by_asking_again() {
     let proxy = Proxy::start(&site.routes(TO_NEXT, ""));
     let mut client = proxy.client();
     client
-        .say("GET /large?early HTTP/1.1\r\nHost: a\r\nX-User: ann\r\n\r\n")
+        .say("GET /stalls HTTP/1.1\r\nHost: a\r\nX-User: ann\r\n\r\n")
         .unwrap();
     client.head().unwrap();
+    assert_eq!(client.chunk().unwrap().unwrap(), b"<h1>");
     client.reset();
     let mirror = mirrored(&proxy, 1);
     assert_eq!(differing(&mirror), [0, 0, 0, 1], "{mirror:#}");
+    assert_eq!(mirror["asked_again"], 1);
 }
 
 const DIFFERS: &str = "percent: 50, expose: differs, mirror: { to: next }";
