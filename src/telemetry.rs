@@ -3,11 +3,16 @@
 mod counter;
 mod frequent_ids;
 mod metric_rules;
+mod mirrors;
 mod traffic;
 
 pub use counter::Counter;
 pub use frequent_ids::{FrequentId, FrequentIds};
 pub use metric_rules::{MetricRules, RuleCounts, RuleSum, UnusedEvents};
+pub use mirrors::{
+    MIRROR_KINDS, MirrorComparison, MirrorCounts, MirrorExample, MirrorSum, MirrorTally,
+    MirroredPath, Mirrors,
+};
 pub use traffic::{
     BOUNDS_US, Histogram, HistogramSum, HttpProtocol, Outcome, RequestCounts, RequestKind, Traffic,
     TrafficSum, UpstreamSum, UpstreamTraffic,
@@ -55,6 +60,8 @@ pub struct WorkerTelemetry {
     pub requests_pinned: Counter,
     /// What responses were to the rules of metrics.
     pub metric_rules: MetricRules,
+    /// Copies of requests.
+    pub mirrors: Mirrors,
     /// Events in headers of upstreams that no metric counts.
     pub unused_events: UnusedEvents,
     /// IDs that make a large share of its requests.
@@ -63,8 +70,8 @@ pub struct WorkerTelemetry {
 
 impl WorkerTelemetry {
     /// What is kept over reloads, by the names of what it is about.
-    pub fn kept(&self) -> (&Traffic, &MetricRules) {
-        (&self.traffic, &self.metric_rules)
+    pub fn kept(&self) -> (&Traffic, &MetricRules, &Mirrors) {
+        (&self.traffic, &self.metric_rules, &self.mirrors)
     }
 }
 
@@ -275,6 +282,15 @@ impl Telemetry {
         let mut sum = RuleSum::default();
         for worker in &self.workers {
             sum.add(&worker.metric_rules.of(key));
+        }
+        sum
+    }
+
+    /// Returns the copies of an experiment's requests to an upstream, over all workers.
+    pub fn mirror(&self, experiment: &str, to: &str) -> MirrorSum {
+        let mut sum = MirrorSum::default();
+        for worker in &self.workers {
+            sum.add(&worker.mirrors.of(experiment, to));
         }
         sum
     }

@@ -99,6 +99,10 @@ struct ExplainedGroup {
     is_open: bool,
     /// Whether the request does not expose its user, although it is in a group.
     is_unexposed: bool,
+    /// Whether it would, if its copy were answered differently.
+    is_by_difference: bool,
+    /// Where the request is copied to.
+    mirror: Option<String>,
 }
 
 impl ExplainedGroup {
@@ -118,6 +122,8 @@ impl ExplainedGroup {
             why,
             is_open: false,
             is_unexposed: false,
+            is_by_difference: false,
+            mirror: None,
         }
     }
 
@@ -131,13 +137,18 @@ impl ExplainedGroup {
         };
         let upstream = self.upstream.as_ref();
         let upstream = upstream.map_or(String::new(), |upstream| format!(" (upstream {upstream})"));
-        let unexposed = match self.is_unexposed {
-            true => "  not exposed yet: the request does not match `expose`\n",
-            false => "",
+        let unexposed = match (self.is_unexposed, self.is_by_difference) {
+            (true, true) => {
+                "  exposed if the copy of the request is answered differently (`expose: differs`)\n"
+            }
+            (true, false) => "  not exposed yet: the request does not match `expose`\n",
+            (false, _) => "",
         };
+        let mirror = self.mirror.as_ref();
+        let mirror = mirror.map_or(String::new(), |mirror| format!("  {mirror}\n"));
         let (experiment, group) = (&self.experiment, group.unwrap_or(none));
         format!(
-            "{experiment}: {group}{upstream}\n  {}\n{unexposed}",
+            "{experiment}: {group}{upstream}\n  {}\n{unexposed}{mirror}",
             self.why
         )
     }
@@ -149,6 +160,7 @@ impl ExplainedGroup {
             "upstream": self.upstream,
             "why": self.why,
             "exposed": self.group.is_some() && !self.is_unexposed,
+            "mirror": self.mirror,
         })
     }
 }
@@ -287,10 +299,29 @@ fn of_user(
         let is_unexposed = inside.is_some_and(|it| !it.exposes) && not_counted.is_none();
         explanation.groups.push(ExplainedGroup {
             is_unexposed,
+            is_by_difference: experiment.exposes_by_difference(),
+            mirror: mirrored(plan, request, &assignment, index).filter(|_| not_counted.is_none()),
             ..ExplainedGroup::of(assignments::of_membership(plan, index, found))
         });
     }
     explanation.answer = answer(plan, request, assignment);
+}
+
+/// Says where a copy of a request goes, if this experiment chooses its upstream and copies it.
+fn mirrored(
+    plan: &Plan,
+    request: &Parts,
+    assignment: &Assignment,
+    index: ExperimentIndex,
+) -> Option<String> {
+    let (_, group, _) = assignment.chosen.filter(|(chosen, ..)| *chosen == index)?;
+    let experiment = plan.experiment(index);
+    let mirror = experiment.mirrors()?;
+    let target = experiment.copy_target(group)?;
+    let name = &plan.upstream(target.upstream).name;
+    let share = 100.0 * mirror.share.get();
+    let is_meant = mirror.methods.contains(&request.method);
+    is_meant.then(|| format!("copied to {name} ({share} % of such requests)"))
 }
 
 /// A request of a visitor whose new ID nobody knows yet.

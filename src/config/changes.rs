@@ -12,6 +12,7 @@ use crate::experiment::units::Units;
 use crate::experiment::{
     Experiment, ExperimentIndex, Group, GroupIndex, Horizon, Lifecycle, UserId,
 };
+use http::Method;
 use std::collections::BTreeMap;
 
 /// A change that moves nobody and counts alike.
@@ -167,6 +168,18 @@ fn meaning(
         (Some(before), Some(after)) if admission(before) != admission(after) => {
             "other users are admitted; those who were counted stay counted"
         }
+        (Some(before), Some(after))
+            if before.exposes_by_difference() != after.exposes_by_difference() =>
+        {
+            match after.exposes_by_difference() {
+                true => {
+                    "users are exposed only by a difference from now on; those who were counted stay counted, so give another `salt`"
+                }
+                false => {
+                    "users are exposed without a difference from now on; those who were counted stay counted, so give another `salt`"
+                }
+            }
+        }
         _ => UNCHANGED,
     }
 }
@@ -209,6 +222,8 @@ fn changes((old, before): (&Plan, &Experiment), (new, after): (&Plan, &Experimen
             .then(|| format!("{key}: {was} -> {becomes}: {was} decides until a new phase begins"))
     };
     let mut found = Vec::new();
+    let (was, becomes) = (mirror(old, before), mirror(new, after));
+    found.extend((was != becomes).then(|| format!("mirror: {was} -> {becomes}")));
     let (was, becomes) = (primary(old, before), primary(new, after));
     found.extend(stays("the metric that decides", was, becomes));
     let [was, becomes] = [before, after].map(|it| duration(it.min_duration_ms));
@@ -252,6 +267,22 @@ fn changes((old, before): (&Plan, &Experiment), (new, after): (&Plan, &Experimen
     found
         .extend(gone.map(|name| format!("metrics.{name}: counted no longer; its counts are kept")));
     found
+}
+
+/// Which requests are copied, and where to.
+fn mirror(plan: &Plan, experiment: &Experiment) -> String {
+    let Some(mirror) = &experiment.mirror else {
+        return "none".to_owned();
+    };
+    let to = &plan.upstream(mirror.to).name;
+    let methods: Vec<&str> = mirror.methods.iter().map(Method::as_str).collect();
+    let both = if mirror.is_both_ways {
+        ", both ways"
+    } else {
+        ""
+    };
+    let share = 100.0 * mirror.share.get();
+    format!("{share} % of {} to {to}{both}", methods.join(" and "))
 }
 
 fn primary(plan: &Plan, experiment: &Experiment) -> String {

@@ -48,6 +48,10 @@ pub fn definition(plan: &Plan) -> String {
     experiments.retain(|own| !own.has_left_file);
     for experiment in &mut experiments {
         experiment.about = About::default();
+        if !experiment.exposes_by_difference() {
+            // Then copies decide nothing that is counted.
+            experiment.mirror = None;
+        }
         if experiment.ended_by_file {
             continue;
         }

@@ -26,7 +26,8 @@ pub fn texts(file: &Value) -> BTreeMap<String, String> {
     let upstreams = upstreams.map(|name| (name.to_owned(), Value::Text(NOWHERE.to_owned())));
     let upstreams = Value::Map(upstreams.collect());
     let text = |(name, experiment): &(String, Value)| {
-        let experiment = Value::Map(vec![(name.clone(), without(experiment, LEFT_OUT))]);
+        let experiment = without_difference(&without(experiment, LEFT_OUT));
+        let experiment = Value::Map(vec![(name.clone(), experiment)]);
         let mut whole = vec![
             ("upstreams".to_owned(), upstreams.clone()),
             ("experiments".to_owned(), experiment),
@@ -76,6 +77,15 @@ pub(super) fn without(experiment: &Value, left_out: &[&str]) -> Value {
     };
     let kept = map.iter().filter(|(key, _)| !left_out.contains(&&**key));
     Value::Map(kept.cloned().collect())
+}
+
+/// Returns an experiment's part of the file without `expose: differs`, which asks for a mirror.
+fn without_difference(experiment: &Value) -> Value {
+    let expose = part(experiment, "expose");
+    match expose == Some(&Value::Text("differs".to_owned())) {
+        true => without(experiment, &["expose"]),
+        false => experiment.clone(),
+    }
 }
 
 /// Writes a value as JSON. Maps keep their order, which decides the primary metric and control.

@@ -6,6 +6,7 @@ use super::conditions;
 use super::flag_value;
 use super::lifecycle;
 use super::message_edits;
+use super::mirror;
 use super::name::check_name;
 use super::ramp;
 use super::reader::Node;
@@ -18,6 +19,7 @@ use crate::experiment::lifecycle::Ramp;
 use crate::experiment::matcher::{Condition, Matcher};
 use crate::experiment::message_edits::GroupAction;
 use crate::experiment::metric::{Metric, MetricRole};
+use crate::experiment::mirror::ExposeRule;
 use crate::experiment::units::Unit;
 use crate::experiment::{
     Crossover, Experiment, Group, GroupIndex, Lifecycle, MetricIndex, UpstreamIndex,
@@ -43,10 +45,6 @@ const KEYS: &[(&str, &str)] = &[
     (
         "match",
         "who is eligible: a path, { path, host, method, headers, … }, or a list of them",
-    ),
-    (
-        "expose",
-        "which of these requests expose users, written as `match`; all of them unless given",
     ),
     (
         "salt",
@@ -104,6 +102,7 @@ pub fn read(
         admission::KEYS,
         version_rules::KEYS,
         algorithm::KEYS,
+        mirror::KEYS,
     ]
     .concat();
     let (mut experiments, mut nodes, mut units) = (Vec::new(), Vec::new(), Vec::new());
@@ -169,12 +168,13 @@ fn experiment(
     let guardrails = guardrails.map(|node| self::guardrails(&node, known));
     let count_overrides = node.get("count_overrides");
     let count_overrides = count_overrides.and_then(|node| node.boolean());
-    let expose = expose(node, &matcher);
-    check_methods(node, &matcher, expose.as_ref());
+    let expose = mirror::expose(node, &matcher);
+    check_methods(node, &matcher, &expose);
     let mut experiment = Experiment {
         name: name.into(),
         about: lifecycle::about(node),
         salt: division.salt,
+        mirror: mirror::read(node, known.upstreams, (&groups, &expose)),
         expose,
         matcher,
         admission: Admission::default(),
@@ -221,7 +221,11 @@ fn traffic(node: &Node<'_>, ramp: Option<&Ramp>) -> Share {
 }
 
 /// Reports conditions of requests that expose nobody.
-fn check_methods(node: &Node<'_>, matcher: &Matcher, expose: Option<&Matcher>) {
+fn check_methods(node: &Node<'_>, matcher: &Matcher, expose: &ExposeRule) {
+    let expose = match expose {
+        ExposeRule::Matching(expose) => Some(expose),
+        ExposeRule::Every | ExposeRule::Differing => None,
+    };
     let conditions = [Some(matcher), expose].into_iter().flatten();
     let all = Condition::All(conditions.map(|it| it.condition().clone()).collect());
     let never = [Method::HEAD, Method::TRACE].map(Condition::Method);
@@ -232,19 +236,6 @@ fn check_methods(node: &Node<'_>, matcher: &Matcher, expose: Option<&Matcher>) {
             "a method such as GET or POST, or no method",
         );
     }
-}
-
-/// Reads `expose`.
-fn expose(node: &Node<'_>, matcher: &Matcher) -> Option<Matcher> {
-    let node = node.get("expose")?;
-    let expose = conditions::read(&node);
-    if implication::excludes(matcher.condition(), expose.condition()) {
-        node.problem(
-            "no request meets both `match` and `expose`: nobody would ever be exposed",
-            "conditions of requests that `match` means, too",
-        );
-    }
-    Some(expose)
 }
 
 /// `{ control: current, experiment: redesign, percent: 10 }`.

@@ -33,6 +33,7 @@ mod limits;
 mod logging;
 mod message_edits;
 mod metrics;
+mod mirror;
 mod name;
 pub mod plan;
 mod privacy;

@@ -413,6 +413,16 @@ impl<'a> Node<'a> {
         *self.value == Value::Text("none".to_owned())
     }
 
+    /// Whether the value is this word; other values are allowed.
+    pub fn is_word(&self, word: &str) -> bool {
+        let is_word = *self.value == Value::Text(word.to_owned());
+        if is_word {
+            self.note(|| ValueForm::Words(vec![word.to_owned()]));
+            self.reading.public.borrow_mut().insert(self.path.clone());
+        }
+        is_word
+    }
+
     /// Reads a whole number within bounds.
     pub fn whole(&self, low: u64, high: u64) -> Option<u64> {
         self.note(|| ValueForm::Whole(low, high));

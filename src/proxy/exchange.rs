@@ -14,6 +14,7 @@ use crate::proxy::h1::body::ClientFraming;
 use crate::proxy::h1::request_head::Request;
 use crate::proxy::h1::response_head::BodyFraming;
 use crate::proxy::headers::version_headers::PlainCookies;
+use crate::proxy::mirror::collected::OriginalBody;
 use crate::proxy::observe::exposure_log::UnfinishedExposures;
 use crate::proxy::observe::logged_request::LoggedHead;
 use crate::proxy::observe::progress::Progress;
@@ -27,7 +28,7 @@ use crate::telemetry::HttpProtocol;
 use crate::upstream::PooledConnection;
 use http::Method;
 use smallvec::SmallVec;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -106,6 +107,8 @@ pub struct Exchange<'b> {
     pub extras: Option<Box<Extras<'b>>>,
     /// The exposures that were journaled.
     pub exposures: RefCell<SmallVec<[Exposure; 2]>>,
+    /// What collects the response's body for a comparison, where the request was copied.
+    pub mirrored: OnceCell<Box<OriginalBody>>,
     /// What has happened.
     pub progress: Progress,
 }
@@ -291,6 +294,13 @@ impl Exchange<'_> {
     pub fn is_late(&self) -> bool {
         self.deadline
             .is_some_and(|deadline| Instant::now() >= deadline)
+    }
+
+    /// When a response whose head came at this time was journaled, in Unix milliseconds.
+    pub fn answered_ms(&self, at: Instant) -> u64 {
+        let latency = at.saturating_duration_since(self.began);
+        let system_ms = self.began_ms + latency.as_millis() as u64;
+        self.worker.journal.borrow().clock().read(at, system_ms)
     }
 
     /// What is journaled if the response does not reach its end.

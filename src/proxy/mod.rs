@@ -21,6 +21,7 @@ mod headers;
 mod last_hop;
 mod local_response;
 mod min_rate;
+mod mirror;
 mod observe;
 mod open_page;
 mod pipeline;

@@ -27,6 +27,7 @@ use super::h1::request_head::{Body, Request};
 use super::h1::response_head::HeadWriter;
 use super::headers::believed_client::{self, BelievedClient, believed_client};
 use super::local_response;
+use super::mirror;
 use super::observe::logged_request::{LoggedHead, LoggedRequest};
 use super::observe::progress::Progress;
 use super::observe::spans::SpanRecorder;
@@ -48,7 +49,7 @@ use crate::experiment::units::Units;
 use crate::journal;
 use crate::telemetry::HttpProtocol;
 use http::header::TRAILER;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Instant;
@@ -111,10 +112,9 @@ pub fn begin<'b>(
         method: request.method.clone(),
         assignment: decided.assignment,
         // What has come of a body that goes on is taken with its head.
-        input_bytes: match body {
-            Some(_) => input.len(),
-            None => request.head_bytes + inline,
-        },
+        input_bytes: body
+            .as_ref()
+            .map_or(request.head_bytes + inline, |_| input.len()),
         visitor: decided.visitor,
         units: decided.units,
         segments: decided.segments,
@@ -136,6 +136,7 @@ pub fn begin<'b>(
         changes,
         extras,
         exposures: RefCell::default(),
+        mirrored: OnceCell::new(),
         progress,
         snapshot,
     };
@@ -500,7 +501,13 @@ pub async fn exchange_with_upstream<C: ClientStream, H: HeadWriter>(
         }
     };
     match sent {
-        Ok(responding) => Some(responding),
+        Ok(responding) => {
+            if exchange.snapshot.has_mirrors {
+                let came = (&responding.response, &**received);
+                mirror::begin(client, exchange, input, came);
+            }
+            Some(responding)
+        }
         Err(AttemptFailure::ClientLeft) => None,
         Err(AttemptFailure::Error(error, fallback)) => {
             policy::log_error(client.worker(), &error);

@@ -2,21 +2,23 @@
 
 use crate::config::declaration::declaration;
 use crate::config::plan::Plan;
-use crate::experiment::UpstreamIndex;
 use crate::experiment::metric::{NearMiss, Observed};
+use crate::experiment::{ExperimentIndex, UpstreamIndex};
 use crate::journal::{DeclaredPlan, Writer};
 use crate::otel::Outbox;
 use crate::proxy::buffer_pool::BufferPool;
 use crate::proxy::changes;
 use crate::proxy::connection_limits::ConnectionLimits;
 use crate::proxy::headers::plan_headers::PlanHeaders;
+use crate::proxy::mirror::slots::CopySlots;
 use crate::proxy::observe::event_log::EventLog;
 use crate::proxy::observe::log_lines::{LogLines, Sink};
 use crate::proxy::returned_ids::ReturnedIds;
 use crate::proxy::robot_cache::RobotCache;
 use crate::rate_limit::RateLimiter;
 use crate::telemetry::{
-    MetricRules, RuleCounts, Telemetry, Traffic, UpstreamTraffic, WorkerTelemetry,
+    MetricRules, MirrorCounts, Mirrors, RuleCounts, Telemetry, Traffic, UpstreamTraffic,
+    WorkerTelemetry,
 };
 use crate::upstream::{HealthRegistry, Upstreams};
 use std::cell::{Cell, RefCell};
@@ -64,10 +66,14 @@ pub struct Snapshot {
     pub has_extras: bool,
     /// Whether the file changes requests or responses.
     pub has_changes: bool,
+    /// Whether requests of some experiment are copied.
+    pub has_mirrors: bool,
     /// Which clients of this worker are robots.
     pub robots: RobotCache,
     /// By metric: what responses were to its rule.
     rules: Box<[Arc<RuleCounts>]>,
+    /// By experiment: the copies of its requests, where there are any.
+    mirrors: Box<[Option<Arc<MirrorCounts>>]>,
     /// What this worker served for each upstream, and at last for none.
     traffic: Box<[Arc<UpstreamTraffic>]>,
 }
@@ -105,6 +111,8 @@ pub struct Worker {
     pub event_log: EventLog,
     /// Minted IDs that came back to this worker.
     pub returned: ReturnedIds,
+    /// Copies of requests that are in flight.
+    pub copies: CopySlots,
 }
 
 impl Worker {
@@ -142,6 +150,7 @@ impl Worker {
             told: Cell::default(),
             event_log: EventLog::default(),
             returned: ReturnedIds::default(),
+            copies: CopySlots::default(),
         }
     }
 
@@ -231,11 +240,20 @@ impl Worker {
 impl Snapshot {
     fn new(
         plan: Arc<Plan>,
-        (health_registry, (traffic, rules)): (&HealthRegistry, (&Traffic, &MetricRules)),
+        (health_registry, kept): (&HealthRegistry, (&Traffic, &MetricRules, &Mirrors)),
         outbox: Option<&Outbox>,
         before: Option<&Upstreams>,
     ) -> Snapshot {
         let outbox = outbox.filter(|_| plan.tracing.otlp.is_some()).cloned();
+        let (traffic, rules, mirrors) = kept;
+        let mirrors: Box<[_]> = plan
+            .experiments
+            .iter()
+            .map(|own| {
+                let to = &plan.upstream(own.mirrors()?.to).name;
+                Some(mirrors.of(&own.name, to))
+            })
+            .collect();
         let tracing = &plan.tracing;
         let tags = tracing.request_id || tracing.start.is_some();
         Snapshot {
@@ -245,6 +263,8 @@ impl Snapshot {
             declared: DeclaredPlan::new(&declaration(&plan)),
             outbox,
             has_changes: changes::has_changes(&plan),
+            has_mirrors: mirrors.iter().any(Option::is_some),
+            mirrors,
             robots: RobotCache::default(),
             rules: plan
                 .metrics
@@ -270,6 +290,11 @@ impl Snapshot {
         if !observed.unused.is_empty() {
             worker.telemetry().unused_events.note(&observed.unused);
         }
+    }
+
+    /// The copies of an experiment's requests, if there are any.
+    pub fn mirror(&self, experiment: ExperimentIndex) -> Option<&Arc<MirrorCounts>> {
+        self.mirrors.get(experiment.0)?.as_ref()
     }
 
     /// What this worker served for an upstream, or for none.

@@ -229,18 +229,25 @@ end
 for _ = 1, number() do
   local who = person(root_of(text()))
   local back_ms = number()
-  -- Only a request of the user brings what waits.
-  local is_back = back_ms > 0 or #who.waiting > 0
+  local exposures, exposed_at = {}, {}
+  for n = 1, number() do
+    local of = {at_ms = number(), epoch = text(), group = text(), latency = number(), segments = text()}
+    exposures[n], exposed_at[of.at_ms] = of, true
+  end
+  -- Only a request of the user brings what waits: another one than that of an exposure by a difference, which follows the
+  -- events of its own request.
+  local is_back = back_ms > 0
+  for _, of in ipairs(who.waiting) do
+    is_back = is_back or of.metric == CAME_BACK or not exposed_at[of.reported_ms]
+  end
   if who.user and is_back then came_back(who.user) end
-  local exposures = number()
-  for _ = 1, exposures do
-    local at_ms, epoch, group, latency, segments = number(), text(), text(), number(), text()
+  for _, of in ipairs(exposures) do
     if not who.user then
-      who.user = {group = group, epoch = epoch, first_ms = at_ms, crossed = '0', seen_once = not is_back, latency = latency,
-        segments = segments, metrics = {}, names = {}}
+      who.user = {group = of.group, epoch = of.epoch, first_ms = of.at_ms, crossed = '0', seen_once = not is_back, latency = of.latency,
+        segments = of.segments, metrics = {}, names = {}}
       add_whole(who.user, 1)
     end
-    seen(who.user, at_ms, epoch, group, latency, segments)
+    seen(who.user, of.at_ms, of.epoch, of.group, of.latency, of.segments)
   end
   local events = number()
   if not who.user and events == 0 and #who.waiting == 0 and back_ms > 0 then

@@ -73,7 +73,9 @@ impl Additions {
             mut ids,
         } = before;
         // Only a request of the user brings what waits.
-        let came_back = user_delta.came_back_ms.is_some() || !waited.is_empty();
+        let mut brought = waited.iter();
+        let came_back = user_delta.came_back_ms.is_some()
+            || brought.any(|event| is_of_another_request(event, &user_delta.exposures));
         let mut record = self.exposed(record, &user_delta.exposures, came_back);
         let mut waiting = Waiting::default();
         if record.is_none()
@@ -421,6 +423,13 @@ fn joined(first: UserRecord, second: UserRecord) -> UserRecord {
         };
     }
     whole
+}
+
+/// Whether what waits came with another request than these exposures. An exposure by a difference is journaled after
+/// the events of its own request, with the same time.
+fn is_of_another_request(event: &EventAt, exposures: &[ExposureAt]) -> bool {
+    let mut exposures = exposures.iter();
+    event.metric == waiting::CAME_BACK || exposures.all(|seen| seen.at_ms != event.reported_ms)
 }
 
 /// Whether an early event belongs to its metric's covariate: it was reported before the exposure, so

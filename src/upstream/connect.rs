@@ -12,7 +12,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 /// The interval of pings on an HTTP/2 connection, and the time for a reply.
@@ -46,6 +46,32 @@ impl Endpoint {
         });
         self.accepted(dialled.as_ref().err());
         dialled
+    }
+
+    /// Takes or makes a connection for a copy of a request. Where connections are limited, an idle one may be needed
+    /// before the copy is done, and so may the last one that is free. A failure ejects nobody.
+    pub(super) async fn take_for_copy(
+        self: &Rc<Self>,
+        within: Duration,
+        need: Protocols,
+    ) -> Option<PooledConnection> {
+        if let Some(shared) = self.take_shared(need).await {
+            return Some(shared);
+        }
+        if !self.health.is_bounded()
+            && let Some(idle) = self.take_idle_http1(Instant::now())
+        {
+            return Some(idle);
+        }
+        if !self.health.has_spare_room() {
+            return None;
+        }
+        let slot = self.health.enter_now()?;
+        self.give_way();
+        let dialled = tokio::time::timeout(within, self.dial(need, slot)).await;
+        let connection = dialled.ok()?.ok()?;
+        self.health.connected(true);
+        Some(connection)
     }
 
     async fn wait(self: &Rc<Self>, within: Duration) -> Result<Waited, AcquireError> {

@@ -49,6 +49,14 @@ impl PooledConnection {
 impl Endpoint {
     /// Takes the connection that was used last, if it is still open.
     pub(super) async fn take_idle(self: &Rc<Self>, need: Protocols) -> Option<PooledConnection> {
+        match self.take_shared(need).await {
+            Some(shared) => Some(shared),
+            None => self.take_idle_http1(Instant::now()),
+        }
+    }
+
+    /// Makes a request on the shared connection of HTTP/2, if there is one.
+    pub(super) async fn take_shared(self: &Rc<Self>, need: Protocols) -> Option<PooledConnection> {
         let shared = match need {
             Protocols::Http1 => None,
             Protocols::Any => self.shared.borrow().clone(),
@@ -61,7 +69,7 @@ impl Endpoint {
                 return Some(self.share(sender, peer, true));
             }
         }
-        self.take_idle_http1(Instant::now())
+        None
     }
 
     /// Makes a request on a shared connection.
@@ -90,7 +98,7 @@ impl Endpoint {
     }
 
     /// Takes the HTTP/1 connection that was used last, if it is still open.
-    fn take_idle_http1(self: &Rc<Self>, now: Instant) -> Option<PooledConnection> {
+    pub(super) fn take_idle_http1(self: &Rc<Self>, now: Instant) -> Option<PooledConnection> {
         loop {
             let idle = self.pop_idle(now)?;
             if let Some(connection) = self.revive(idle) {

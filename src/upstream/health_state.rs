@@ -200,6 +200,12 @@ impl EndpointHealth {
         room.is_none_or(|room| room.slots.available_permits() > 0)
     }
 
+    /// Whether a connection may be made now, and another one beside it.
+    pub fn has_spare_room(&self) -> bool {
+        let room = self.room.as_ref();
+        room.is_none_or(|room| room.slots.available_permits() > 1)
+    }
+
     /// Returns how many requests wait for a connection, at all workers.
     pub fn waiting(&self) -> u32 {
         let room = self.room.as_ref();

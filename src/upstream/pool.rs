@@ -153,6 +153,22 @@ impl Upstreams {
         self.acquire_in_order(wanted, Some(endpoint)).await
     }
 
+    /// Acquires a connection for a copy of a request, which must not harm requests: it waits for no other
+    /// one, does not take the last connection that an endpoint allows, and no failure counts against the endpoint.
+    pub async fn acquire_for_copy(
+        &self,
+        wanted: ConnectionRequest<'_>,
+    ) -> Option<PooledConnection> {
+        let upstream = &self.upstreams[wanted.upstream.0];
+        for place in order(upstream, fastrand::u16(..).into(), wanted.user) {
+            let endpoint = &upstream.endpoints[place];
+            if endpoint.state(Instant::now()) == balancer::EndpointState::Ready {
+                return endpoint.take_for_copy(self.connect, wanted.need).await;
+            }
+        }
+        None
+    }
+
     /// Records a response of an endpoint. One that answers with errors repeatedly is ejected for a while,
     /// as long as enough of the upstream's endpoints are left.
     pub fn responded(&self, upstream: UpstreamIndex, endpoint: &Endpoint, status: u16) {
@@ -193,17 +209,8 @@ impl Upstreams {
     ) -> Option<Result<PooledConnection, AcquireError>> {
         let upstream = &self.upstreams[wanted.upstream.0];
         let turn = upstream.turn.replace(upstream.turn.get().wrapping_add(1));
-        let now = Instant::now();
-        let candidate = |endpoint: &Rc<Endpoint>| Candidate {
-            state: endpoint.state(now),
-            load: endpoint.load.get(),
-            seed: endpoint.seed,
-        };
-        let candidates: SmallVec<[_; 8]> = upstream.endpoints.iter().map(candidate).collect();
-        let chance = fastrand::usize(..);
-        let order = balancer::order(upstream.balance, &candidates, turn, chance, wanted.user);
         let mut failed = None;
-        for place in order {
+        for place in order(upstream, turn, wanted.user) {
             let endpoint = &upstream.endpoints[place];
             if but.is_some_and(|but| Rc::ptr_eq(but, endpoint)) {
                 continue;
@@ -226,4 +233,17 @@ impl Upstreams {
             None => endpoint.connect(self.connect, need).await,
         }
     }
+}
+
+/// The places of the endpoints that get a request of this user, the first one first.
+fn order(upstream: &Upstream, turn: usize, user: Option<UserId<'_>>) -> balancer::Order {
+    let now = Instant::now();
+    let candidate = |endpoint: &Rc<Endpoint>| Candidate {
+        state: endpoint.state(now),
+        load: endpoint.load.get(),
+        seed: endpoint.seed,
+    };
+    let candidates: SmallVec<[_; 8]> = upstream.endpoints.iter().map(candidate).collect();
+    let chance = fastrand::usize(..);
+    balancer::order(upstream.balance, &candidates, turn, chance, user)
 }

@@ -155,6 +155,7 @@ const PURE: &[&str] = &[
     "admin/view/lifecycle.rs",
     "admin/view/list.rs",
     "admin/view/metric_values.rs",
+    "admin/view/mirror.rs",
     "admin/view/narrative.rs",
     "admin/view/planning_text.rs",
     "admin/view/scorecard.rs",

@@ -46,6 +46,7 @@ mod latencies;
 mod lifecycle;
 mod logging;
 mod metrics;
+mod mirroring;
 mod notifications;
 mod openapi;
 mod phases;

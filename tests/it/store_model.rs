@@ -141,7 +141,12 @@ impl Model {
             let mut delta = delta.clone();
             delta.user = self.root(&delta.user);
             let waiting = self.waiting.remove(&delta.user).unwrap_or_default();
-            let is_back = delta.came_back_ms.is_some() || !waiting.is_empty();
+            // What waits was brought by another request than that of an exposure of the same time.
+            let of_another = |event: &EventAt| {
+                let mut exposures = delta.exposures.iter();
+                event.metric == CAME_BACK || exposures.all(|seen| seen.at_ms != event.reported_ms)
+            };
+            let is_back = delta.came_back_ms.is_some() || waiting.iter().any(of_another);
             if let Some(user) = self.users.get_mut(&delta.user) {
                 user.seen_once &= !is_back;
             }

@@ -11,6 +11,7 @@ use super::lifecycle::{About, Lifecycle, Ramp, RampStep, Schedule};
 use super::matcher::Matcher;
 use super::message_edits::GroupAction;
 use super::metric_definition::duration;
+use super::mirror::{CopyTarget, ExposeRule, Mirror};
 use super::units::UnitIndex;
 use super::version_rules::{GroupVersions, VersionRules};
 
@@ -104,8 +105,10 @@ pub struct Experiment {
     pub salt: Box<str>,
     /// Whose requests are served by the user's group.
     pub matcher: Matcher,
-    /// Which of these requests expose the user; `None` for all of them.
-    pub expose: Option<Matcher>,
+    /// Which of these requests expose the user.
+    pub expose: ExposeRule,
+    /// Which of these requests are copied to another version.
+    pub mirror: Option<Mirror>,
     /// Who is admitted, besides the traffic share.
     pub admission: Admission,
     /// Whether a cookie keeps users in their groups.
@@ -170,10 +173,50 @@ impl Experiment {
         self.groups.iter().any(|group| group.action.is_some())
     }
 
-    /// Whether a request that matches exposes the user.
+    /// Whether a request that matches exposes the user, as far as is known when it comes.
     pub fn exposes<'a>(&self, request: impl RequestView<'a>) -> bool {
-        let expose = self.expose.as_ref();
-        expose.is_none_or(|expose| expose.matches(request))
+        !self.exposes_by_difference() && self.may_expose(request)
+    }
+
+    /// Whether a request that matches exposes the user, or may turn out to do so.
+    pub fn may_expose<'a>(&self, request: impl RequestView<'a>) -> bool {
+        match &self.expose {
+            ExposeRule::Every | ExposeRule::Differing => true,
+            ExposeRule::Matching(expose) => expose.matches(request),
+        }
+    }
+
+    /// Whether users are exposed once a copy of a request of theirs was answered differently.
+    pub fn exposes_by_difference(&self) -> bool {
+        matches!(self.expose, ExposeRule::Differing)
+    }
+
+    /// Returns which requests are copied, while the experiment has not ended and is not paused.
+    pub fn mirrors(&self) -> Option<&Mirror> {
+        let is_on = match self.lifecycle {
+            Lifecycle::Draft | Lifecycle::Scheduled | Lifecycle::Running => true,
+            Lifecycle::Paused | Lifecycle::Promoted | Lifecycle::RolledBack | Lifecycle::Ended => {
+                false
+            }
+        };
+        self.mirror.as_ref().filter(|_| is_on)
+    }
+
+    /// Returns where the copy of a request goes that the version of this group has served.
+    pub fn copy_target(&self, served: GroupIndex) -> Option<CopyTarget> {
+        let mirror = self.mirrors()?;
+        if self.groups[served.0].upstream == Some(mirror.to) {
+            let other = self.other_version(served).filter(|_| mirror.is_both_ways)?;
+            let upstream = self.groups[other.0].upstream?;
+            let group = Some(other);
+            return Some(CopyTarget { upstream, group });
+        }
+        let mut groups = self.groups.iter();
+        let place = groups.position(|group| group.upstream == Some(mirror.to));
+        Some(CopyTarget {
+            upstream: mirror.to,
+            group: place.map(GroupIndex),
+        })
     }
 
     /// Whether a user keeps control's version although another group has won.

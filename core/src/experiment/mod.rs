@@ -6,6 +6,7 @@
 //! - [`metric`] decides which events a response counts as, [`guardrail`] which harm it shows.
 //! - [`not_counted`] decides which requests are served without being counted, [`robots`] who is one.
 //! - [`message_edits`] and [`path_rewrite`] say what a version changes in requests and responses.
+//! - [`mirror`] says which requests are copied, [`response_comparison`] what differs between two responses.
 //! - [`override_token`] forces a group for QA; [`record`] defines what is journaled.
 //!
 //! Nothing here reads a clock, a file, a socket or a random number: those are arguments.
@@ -39,6 +40,7 @@ pub mod message_edits;
 pub mod metric;
 pub mod metric_definition;
 pub mod minted;
+pub mod mirror;
 pub mod normal_path;
 pub mod not_counted;
 pub mod override_token;
@@ -48,6 +50,8 @@ pub mod path_rewrite;
 pub mod pattern;
 pub mod record;
 pub mod resolve;
+pub mod response_comparison;
+pub mod response_mask;
 pub mod robots;
 pub mod secret_names;
 pub mod segment;

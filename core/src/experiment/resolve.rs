@@ -229,6 +229,29 @@ impl Assignment {
         self.varies_by.marked_validators |= experiment.versions.marks_validators;
     }
 
+    /// Returns what it would be if the user were in this group of an experiment.
+    pub fn in_group(
+        &self,
+        experiments: &Experiments,
+        index: ExperimentIndex,
+        group: GroupIndex,
+    ) -> Assignment {
+        let mut other = self.clone();
+        for inside in &mut other.inside {
+            if inside.experiment == index {
+                inside.group = group;
+            }
+        }
+        let experiment = &experiments[index.0];
+        if let Some(upstream) = experiment.groups[group.0].upstream {
+            other.chosen = Some((index, group, upstream));
+        }
+        other.acting.retain(|(acting, _)| *acting != index);
+        other.act(index, experiment, group);
+        other.acting.sort_by_key(|(acting, _)| *acting);
+        other
+    }
+
     /// Returns the group in the experiment that chose the upstream, or the first one.
     pub fn deciding(&self) -> Option<Inside> {
         let chosen = self.chosen.map(|(experiment, _, _)| experiment);
@@ -429,7 +452,7 @@ pub fn eligible<'a>(
         .candidates(request)
         .filter(|(_, experiment)| experiment.is_running());
     let eligible = running.filter(move |(_, experiment)| {
-        experiment.matcher.matches(request) && experiment.exposes(request)
+        experiment.matcher.matches(request) && experiment.may_expose(request)
     });
     eligible.map(|(index, _)| index)
 }

@@ -58,6 +58,7 @@ pub async fn metrics(
     let plan = state.plan();
     metrics.endpoints(&plan, &state.server.health_registry);
     metrics.certificates(&plan);
+    metrics.mirrors(&plan, &state.telemetry);
     metrics.spans(&state.telemetry.spans);
     metrics.messages(&state.telemetry.messages);
     if state.plan().archive.is_some() {

@@ -3,10 +3,11 @@
 use crate::admin::format::rfc3339;
 use crate::admin::results::evaluation::Evaluation;
 use crate::admin::results::guardrail::guardrail_results;
+use crate::admin::results::latency::Latency;
 use crate::admin::results::metric::{View, metric_results};
 use crate::admin::results::planning::planning;
 use crate::admin::results::schema::{
-    ConfirmationResult, EpochResult, ExperimentResult, GroupResult, Latency, PhaseResult, Recently,
+    ConfirmationResult, EpochResult, ExperimentResult, GroupResult, PhaseResult, Recently,
     SampleRatio, VerdictResult,
 };
 use crate::admin::results::segments::segment_results;
@@ -70,6 +71,7 @@ pub fn result(plan: &Plan, evaluation: &Evaluation, view: View) -> ExperimentRes
         confirm: confirmation(evaluation),
         verdict: verdict(evaluation),
         warnings: evaluation.warnings.clone(),
+        mirror: None,
         uncounted: evaluation.totals.uncounted.into(),
         phase: evaluation.placement.phase,
         phases: Vec::new(),
@@ -255,6 +257,7 @@ pub fn ended(name: String, phase: u32, totals: &ExperimentTotals) -> ExperimentR
         confirm: None,
         verdict,
         warnings: Vec::new(),
+        mirror: None,
         uncounted: totals.uncounted.into(),
         phase,
         phases: Vec::new(),

@@ -7,6 +7,7 @@ use crate::admin::results::evaluator::{self, Evaluator};
 use crate::admin::results::experiment::{ended, ended_phase, past_phase, result};
 use crate::admin::results::history;
 use crate::admin::results::metric::{ONCE, View};
+use crate::admin::results::mirror;
 use crate::admin::results::missed;
 use crate::admin::results::ramp_progress::{RampContext, ramp_progress};
 use crate::admin::results::schema::{
@@ -85,6 +86,9 @@ pub async fn gather(
                 shown
                     .warnings
                     .extend(missed::warnings(plan, experiment, telemetry));
+                shown.mirror = mirror::result(plan, experiment, telemetry);
+                let failing = shown.mirror.as_ref().and_then(mirror::warning);
+                shown.warnings.extend(failing);
                 experiments.push(shown);
             }
             Err(error) => leave_out(&experiment.name, error)?,

@@ -3,10 +3,12 @@
 
 use crate::admin::results::enums;
 use crate::admin::results::history::HistoryEntry;
+use crate::admin::results::latency::Latency;
+use crate::admin::results::mirror::MirrorResult;
 use crate::admin::results::planning_result::PlanningResult;
 use crate::admin::results::ramp_result::RampResult;
 use crate::admin::results::recent_traffic::mostly_failed;
-use crate::store::event_ids::EventCounts;
+use crate::admin::results::uncounted_events::UncountedEvents;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
@@ -192,6 +194,9 @@ pub struct ExperimentResult {
     pub verdict: VerdictResult,
     pub confirm: Option<ConfirmationResult>,
     pub warnings: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub mirror: Option<MirrorResult>,
     pub uncounted: UncountedEvents,
     pub phase: u32,
     pub phases: Vec<PhaseResult>,
@@ -245,23 +250,6 @@ impl ExperimentResult {
     }
 }
 
-/// Events that are not counted, of all replicas and for good.
-#[derive(Debug, Default, Serialize, ToSchema)]
-#[expect(missing_docs, reason = "see docs/results.md")]
-pub struct UncountedEvents {
-    pub refused_ids: u64,
-    pub dropped_waiting: u64,
-}
-
-impl From<EventCounts> for UncountedEvents {
-    fn from(counts: EventCounts) -> UncountedEvents {
-        UncountedEvents {
-            refused_ids: counts.refused_ids,
-            dropped_waiting: counts.dropped_waiting,
-        }
-    }
-}
-
 /// A period of constant weights.
 #[derive(Debug, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "see docs/results.md")]
@@ -312,15 +300,6 @@ impl Recently {
     pub fn fails(&self) -> bool {
         self.dead || mostly_failed(self.answers, self.failed)
     }
-}
-
-/// Times to the head of the answer, in milliseconds.
-#[derive(Debug, Default, Serialize, ToSchema)]
-#[expect(missing_docs, reason = "see docs/results.md")]
-pub struct Latency {
-    pub p50: Option<f64>,
-    pub p95: Option<f64>,
-    pub p99: Option<f64>,
 }
 
 /// Whether the groups have the sizes that their weights ask for.

@@ -1,7 +1,7 @@
 //! The health of upstreams and their endpoints, as this process sees it.
 
 use crate::admin::format::{minute, rfc3339};
-use crate::admin::results::schema::Latency;
+use crate::admin::results::latency::Latency;
 use crate::config::plan::{Plan, Upstream};
 use crate::experiment::Group;
 use crate::telemetry::{BOUNDS_US, HistogramSum, TrafficSum};

@@ -3,6 +3,7 @@
 use crate::admin::format;
 use crate::admin::format::thousands;
 use crate::admin::results::history::HistoryEntry;
+use crate::admin::results::mirror::MirrorResult;
 use crate::admin::results::schema::{
     ExperimentResult, GroupResult, MetricGroup, MetricResult, Results,
 };
@@ -16,6 +17,7 @@ use crate::admin::view::interval_plot::WIDTH;
 use crate::admin::view::lifecycle;
 use crate::admin::view::list::ExperimentList;
 use crate::admin::view::metric_values;
+use crate::admin::view::mirror::{self, MirrorRow};
 use crate::admin::view::narrative;
 use crate::admin::view::planning_text;
 use crate::admin::view::scorecard::{BAR_HEIGHT, BAR_WIDTH, Scorecard};
@@ -241,6 +243,14 @@ impl Page<'_> {
 
     fn segment_remarks(&self, experiment: &ExperimentResult) -> Vec<String> {
         segments::remarks(experiment)
+    }
+
+    fn mirrored(&self, mirror: &MirrorResult) -> Vec<String> {
+        mirror::sentences(mirror)
+    }
+
+    fn mirrored_paths(&self, mirror: &MirrorResult) -> Vec<MirrorRow> {
+        mirror::rows(mirror)
     }
 
     fn is_empty(&self, experiment: &ExperimentResult) -> bool {

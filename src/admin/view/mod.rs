@@ -13,6 +13,7 @@ pub(crate) mod interval_plot;
 pub(crate) mod lifecycle;
 pub(crate) mod list;
 pub(crate) mod metric_values;
+pub(crate) mod mirror;
 pub(crate) mod narrative;
 mod planning_text;
 pub(crate) mod scorecard;

@@ -7,6 +7,7 @@ use crate::admin::view::advice;
 use crate::admin::view::bars::{Paint, bars};
 use crate::admin::view::lifecycle;
 use crate::admin::view::metric_values::{lift, rate};
+use crate::admin::view::mirror;
 use crate::admin::view::narrative;
 use crate::admin::view::planning_text;
 use crate::admin::view::segments;
@@ -96,7 +97,7 @@ fn numbers(text: &mut String, experiment: &ExperimentResult, fixed: bool, paint:
             text.push_str(&format!("\n{bars}"));
         }
     }
-    text.push_str(&by_segment(experiment));
+    text.push_str(&(by_segment(experiment) + &mirrored(experiment)));
     for guardrail in &experiment.guardrails {
         let groups = guardrail.groups.iter();
         let groups: Vec<String> = groups
@@ -150,6 +151,26 @@ fn metrics(experiment: &ExperimentResult, fixed: bool) -> Table {
         }
     }
     table
+}
+
+/// What mirroring has found; empty without a mirror.
+fn mirrored(experiment: &ExperimentResult) -> String {
+    let Some(mirror) = &experiment.mirror else {
+        return String::new();
+    };
+    let mut text = "\n".to_owned();
+    for sentence in mirror::sentences(mirror) {
+        text.push_str(&format!("{sentence}\n"));
+    }
+    let rows = mirror::rows(mirror);
+    if rows.is_empty() {
+        return text;
+    }
+    let mut table = plain(&["path", "compared", "differing", "example"]);
+    for row in rows {
+        table.add_row([row.path, row.compared, row.differing, row.example]);
+    }
+    format!("{text}{}\n", finished(table, 4))
 }
 
 /// The results by segment; empty without segments.

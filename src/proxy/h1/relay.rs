@@ -25,6 +25,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1Connection<'_, S> {
     ) -> bool {
         let mut rest = BodyReader::new(response.follows, response.framed.clone());
         received.drain(..response.head_bytes);
+        if let Some(mirrored) = exchange.mirrored.get() {
+            mirrored.receive(&received);
+        }
         let copied = rest.copy(&mut received, &mut out);
         let given = self.write(exchange, &out).await;
         let Some(mut connection) = connection else {
@@ -101,6 +104,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1Connection<'_, S> {
                 break ResponseEnd::Complete;
             }
             let within = exchange.time_left(response.pause_max);
+            let before = received.len();
             let read = match exchange.is_late() {
                 true => UpstreamRead::Broken,
                 false => {
@@ -118,6 +122,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1Connection<'_, S> {
                 UpstreamRead::Left => break ResponseEnd::Left,
                 UpstreamRead::Broken => break ResponseEnd::Broken,
                 UpstreamRead::More => {}
+            }
+            if let Some(mirrored) = exchange.mirrored.get() {
+                mirrored.receive(&received[before..]);
             }
             let beside = body
                 .as_deref_mut()

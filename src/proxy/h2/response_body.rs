@@ -139,6 +139,9 @@ impl<'a, C: ClientStream> ResponseStream<'a, C> {
             };
             let ended = upstream.rest.has_ended();
             if !data.is_empty() {
+                if let Some(mirrored) = self.exchange.mirrored.get() {
+                    mirrored.add(&data);
+                }
                 let bytes = data.len() as u64;
                 let last = ended && upstream.trailers.is_none();
                 let stream = upstream.connection.as_mut().map(|it| &mut it.stream);

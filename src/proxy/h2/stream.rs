@@ -270,6 +270,9 @@ async fn deliver(
     {
         connection.release(response.at);
     }
+    if let Some(mirrored) = exchange.mirrored.get() {
+        mirrored.add(&whole);
+    }
     let bytes = whole.len() as u64;
     let sent = match send_head(client.responder, head, Some(&whole)) {
         Ok(Some(stream)) => {

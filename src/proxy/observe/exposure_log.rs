@@ -99,28 +99,73 @@ pub fn answered(
 fn exposures(plan: &Plan, answered: &Answered<'_>) -> SmallVec<[Exposure; 2]> {
     let exposing = answered.assignment.inside.iter();
     let exposing = exposing.filter(|inside| inside.exposes && !inside.by.is_over());
-    let exposure = |inside: &Inside| {
-        let experiment = plan.experiment(inside.experiment);
-        let counts = match inside.by {
-            AssignedBy::Override => experiment.count_overrides && experiment.is_running(),
-            by => by.is_random(),
-        };
-        let is_fallback = answered.served == Some(inside.experiment);
-        Exposure {
-            experiment: inside.experiment,
-            group: inside.group,
-            served: match (is_fallback, counts) {
-                (true, _) => Served::Fallback,
-                (false, true) => Served::Own,
-                (false, false) => Served::Override,
-            },
-            epoch: match inside.by {
-                AssignedBy::Sticky(epoch) if epoch != experiment.epoch => Some(epoch),
-                _ => None,
-            },
-        }
+    exposing
+        .map(|inside| exposure(plan, inside, answered.served == Some(inside.experiment)))
+        .collect()
+}
+
+/// The exposure of a user in a group, whom control's version served in the group's place if `is_fallback`.
+fn exposure(plan: &Plan, inside: &Inside, is_fallback: bool) -> Exposure {
+    let experiment = plan.experiment(inside.experiment);
+    let counts = match inside.by {
+        AssignedBy::Override => experiment.count_overrides && experiment.is_running(),
+        by => by.is_random(),
     };
-    exposing.map(exposure).collect()
+    Exposure {
+        experiment: inside.experiment,
+        group: inside.group,
+        served: match (is_fallback, counts) {
+            (true, _) => Served::Fallback,
+            (false, true) => Served::Own,
+            (false, false) => Served::Override,
+        },
+        epoch: match inside.by {
+            AssignedBy::Sticky(epoch) if epoch != experiment.epoch => Some(epoch),
+            _ => None,
+        },
+    }
+}
+
+/// An exposure that is known only after the response: a comparison has found a difference.
+#[derive(Debug)]
+pub struct LateExposure {
+    /// When the head of the response came, in Unix milliseconds, as records say it.
+    pub at_ms: u64,
+    /// The user.
+    pub visitor: Visitor<'static>,
+    /// What the request names besides the user.
+    pub units: Option<Box<Units<'static>>>,
+    /// The user's group.
+    pub inside: Inside,
+    /// The response's status.
+    pub status: u16,
+    /// The time to the head of the response.
+    pub latency: Duration,
+    /// Which segments the user is in.
+    pub segments: Box<str>,
+}
+
+/// Journals an exposure that is known only now. What the response counts for was journaled before.
+pub fn late(worker: &Worker, snapshot: &Snapshot, late: LateExposure) {
+    let plan = &*snapshot.plan;
+    let exposures = [exposure(plan, &late.inside, false)];
+    let who = (&late.visitor, late.units.as_deref());
+    for_each_unit(plan, who, &exposures, |user, unit, exposures| {
+        if exposures.is_empty() {
+            return;
+        }
+        let kept = plan.identity.keep.of(user);
+        let record = Record {
+            status: late.status,
+            latency_us: late.latency.as_micros() as u64,
+            exposures,
+            segments: &late.segments,
+            is_new: unit.is_empty() && late.visitor.is_new(),
+            unit,
+            ..Record::new(late.at_ms, kept.id(), snapshot.declared.digest)
+        };
+        append(worker, snapshot, &record);
+    });
 }
 
 /// What the answer counted for, and the harm that guardrails of the user's experiments see in it, exposed

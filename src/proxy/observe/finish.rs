@@ -10,6 +10,9 @@ use crate::proxy::observe::spans::SpanRecorder;
 impl Drop for Exchange<'_> {
     fn drop(&mut self) {
         self.progress.count(&self.snapshot);
+        if let Some(mirrored) = self.mirrored.get() {
+            mirrored.end(self.progress.is_complete());
+        }
         let Some(extras) = &mut self.extras else {
             return;
         };

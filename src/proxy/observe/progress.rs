@@ -142,6 +142,16 @@ impl Progress {
         self.end.set(end);
     }
 
+    /// The upstream that serves the request, and the experiment for which it does so in the group's place.
+    pub fn served(&self) -> (Option<UpstreamIndex>, Option<ExperimentIndex>) {
+        (self.upstream.get(), self.fallback.get())
+    }
+
+    /// Whether the client's connection was given all of the response.
+    pub fn is_complete(&self) -> bool {
+        self.end.get() == ResponseEnd::Complete
+    }
+
     /// Counts the exchange, which ends.
     pub fn count(&self, snapshot: &Snapshot) {
         let traffic = snapshot.traffic(self.upstream.get());

@@ -1,8 +1,9 @@
 //! Metrics of requests, connections, endpoints, certificates and reloads.
 
 use super::{Labels, Metrics};
+use crate::admin::results::mirror;
 use crate::config::plan::{Plan, TlsCertificate, Transport};
-use crate::telemetry::{BOUNDS_US, HistogramSum, Telemetry};
+use crate::telemetry::{BOUNDS_US, HistogramSum, MirrorSum, Telemetry};
 use crate::upstream::{EndpointCondition, EndpointHistory, HealthRegistry};
 use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::family::Family;
@@ -33,6 +34,9 @@ impl EncodeMetric for Counted {
         Counted::TYPE
     }
 }
+
+/// The name of a counter of copies, what it counts, and its value.
+type MirrorCount = (&'static str, &'static str, fn(&MirrorSum) -> u64);
 
 /// A cause of a change of an endpoint, and its counter.
 type Cause = (&'static str, fn(&EndpointHistory) -> &AtomicU64);
@@ -204,6 +208,53 @@ impl Metrics {
             "certificate_expiry_timestamp_seconds",
             "Expiry of a server certificate or of a client certificate for an upstream, in Unix time",
             shown.chain(to_upstreams).filter_map(expiry),
+        );
+    }
+
+    /// Adds copies of requests, and what comparisons of their responses found.
+    pub(super) fn mirrors(&mut self, plan: &Plan, telemetry: &Telemetry) {
+        let sums = mirror::sums(plan, telemetry);
+        let named = |name: &str| vec![label("experiment", name)];
+        let counted = |of: fn(&MirrorSum) -> u64| {
+            let values = sums.iter().map(move |(name, sum)| (named(name), of(sum)));
+            values.collect::<Vec<_>>()
+        };
+        let counts: [MirrorCount; 4] = [
+            (
+                "mirror_copies",
+                "Requests that were copied to another version",
+                |it| it.copies,
+            ),
+            (
+                "mirror_dropped",
+                "Requests that were not copied, because too many copies were in flight",
+                |it| it.dropped,
+            ),
+            (
+                "mirror_failed",
+                "Copied requests without a comparison, because a version gave no response",
+                |it| it.failed,
+            ),
+            (
+                "mirror_asked_again",
+                "Copied requests for which the version that had served was asked once more",
+                |it| it.asked_again,
+            ),
+        ];
+        for (name, help, of) in counts {
+            self.counter(name, help, counted(of));
+        }
+        self.counter(
+            "mirror_comparisons",
+            "Comparisons of two versions' responses, by result: equal, or the first difference",
+            sums.iter().flat_map(|(name, sum)| {
+                let outcomes = mirror::outcomes(&sum.compared).into_iter();
+                outcomes.map(move |(result, count)| {
+                    let mut labels = named(name);
+                    labels.push(label("result", result));
+                    (labels, count)
+                })
+            }),
         );
     }
 
