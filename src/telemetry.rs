@@ -245,6 +245,15 @@ impl Problems {
     }
 }
 
+/// How far ingestion is behind the journals.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct IngestionLag {
+    /// The records that wait.
+    pub records: u64,
+    /// How long ago the store last had every record, in milliseconds; 0 if it has.
+    pub waited_ms: u64,
+}
+
 impl Telemetry {
     /// Makes counters for this many workers, all at zero.
     pub fn new(workers: usize) -> Telemetry {
@@ -261,6 +270,18 @@ impl Telemetry {
         let reached = ingestion.reached.load(Ordering::Acquire);
         let journaled = self.sum(|worker| &worker.journaled);
         journaled.saturating_sub(reached) + ingestion.left.load(Ordering::Relaxed)
+    }
+
+    /// Returns the lag at a time in Unix milliseconds.
+    pub fn lag(&self, now_ms: u64) -> IngestionLag {
+        let caught_up_ms = self.ingestion.caught_up_ms.load(Ordering::Relaxed);
+        match self.lag_events() {
+            0 => IngestionLag::default(),
+            records => IngestionLag {
+                records,
+                waited_ms: now_ms.saturating_sub(caught_up_ms),
+            },
+        }
     }
 
     /// Returns the faults of reported events, by reason, over all workers.

@@ -11,7 +11,7 @@ use super::backoff::Backoff;
 use super::buckets::Buckets;
 use super::{Applied, Batch, Delta, Forget, JournalId, Store, StoreError};
 use crate::journal::{Chunk, OwnedRecord, Reader};
-use crate::telemetry::Telemetry;
+use crate::telemetry::{IngestionLag, Telemetry};
 use futures_util::FutureExt;
 use futures_util::future::FusedFuture;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -119,11 +119,11 @@ impl Ingestor {
         &mut self,
         interval: Duration,
         stop: impl Future<Output = ()>,
-        goes_on: impl Fn(u64) -> bool,
+        goes_on: impl Fn(IngestionLag) -> bool,
     ) -> bool {
         let mut stop = std::pin::pin!(stop.fuse());
         self.over = Some(interval);
-        while goes_on(self.behind()) {
+        while goes_on(self.telemetry.lag(now_ms())) {
             let round = self.round(&mut stop).await;
             self.last_failed = round.is_err();
             let wait = match round {

@@ -578,12 +578,8 @@ pub async fn data_health(
     let definition = declaration::definition(plan);
     let replicas = store.replicas(now_ms).await?;
     let others = replicas.iter().filter(|it| it.definition != definition);
-    let caught_up_ms = telemetry.ingestion.caught_up_ms.load(Ordering::Relaxed);
     Ok(DataHealth {
-        behind_ms: match telemetry.lag_events() {
-            0 => 0,
-            _ => now_ms.saturating_sub(caught_up_ms),
-        },
+        behind_ms: telemetry.lag(now_ms).waited_ms,
         disagreeing: others.count(),
     })
 }

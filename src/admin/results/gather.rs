@@ -413,20 +413,15 @@ async fn replicas(
 
 fn store_state(store: &dyn Store, telemetry: &Telemetry, now_ms: u64) -> StoreState {
     let ingestion = &telemetry.ingestion;
-    let lag_events = telemetry.lag_events();
-    let caught_up_ms = ingestion.caught_up_ms.load(Ordering::Relaxed);
+    let lag = telemetry.lag(now_ms);
     let text =
         |slot: &std::sync::Mutex<Option<String>>| slot.lock().ok().and_then(|text| text.clone());
     StoreState {
         kind: store.kind(),
         healthy: !ingestion.failing.load(Ordering::Relaxed),
         error: text(&ingestion.error),
-        lag_events,
-        lag_seconds: if lag_events == 0 {
-            0.0
-        } else {
-            now_ms.saturating_sub(caught_up_ms) as f64 / 1000.0
-        },
+        lag_events: lag.records,
+        lag_seconds: lag.waited_ms as f64 / 1000.0,
         dropped_events: ingestion.dropped_unreported.load(Ordering::Relaxed),
         damaged_events: ingestion.lost_unreported.load(Ordering::Relaxed),
         damaged_records: store.damaged_records(),
