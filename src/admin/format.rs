@@ -59,18 +59,17 @@ pub fn latency(ms: Option<f64>) -> String {
 
 /// Formats an RFC 3339 time to the minute, in UTC; `?` if it cannot be parsed.
 pub fn minute(at: &str) -> String {
-    let at: Result<jiff::Timestamp, _> = at.parse();
-    at.map_or("?".to_owned(), |at| {
-        at.strftime("%-d %b %Y, %H:%M UTC").to_string()
-    })
+    time(at, "%-d %b %Y, %H:%M UTC")
 }
 
 /// Formats an RFC 3339 time to the second, in UTC; `?` if it cannot be parsed.
 pub fn second(at: &str) -> String {
+    time(at, "%-d %b %Y, %H:%M:%S UTC")
+}
+
+fn time(at: &str, format: &str) -> String {
     let at: Result<jiff::Timestamp, _> = at.parse();
-    at.map_or("?".to_owned(), |at| {
-        at.strftime("%-d %b %Y, %H:%M:%S UTC").to_string()
-    })
+    at.map_or("?".to_owned(), |at| at.strftime(format).to_string())
 }
 
 /// Returns the seconds from one RFC 3339 time to another; 0 if `to` is the earlier one.

@@ -91,11 +91,6 @@ pub fn plan_of_arguments(text: &str, arguments: &[(&str, &str)]) -> Result<Plan,
                 file: (*argument).to_owned(),
                 place: None,
                 key: String::new(),
-                // A token needs a file.
-                allowed: match *argument {
-                    "--admin" => "an address of this machine, such as 127.0.0.1:9900; a file can make it public, with `admin: { listen: …, token: … }`".to_owned(),
-                    _ => problem.allowed,
-                },
                 snippet: None,
                 ..problem
             },

@@ -153,6 +153,7 @@ const PURE: &[&str] = &[
     "admin/view/details.rs",
     "admin/view/interval_plot.rs",
     "admin/view/lifecycle.rs",
+    "admin/view/lift_scale.rs",
     "admin/view/list.rs",
     "admin/view/metric_values.rs",
     "admin/view/mirror.rs",

@@ -7,6 +7,7 @@ use crate::experiment::latency_bucket;
 use crate::experiment::mirror::Mirror;
 use crate::experiment::response_comparison::DifferenceKind;
 use crate::experiment::{Experiment, UpstreamIndex};
+use crate::stats::quantile::quantile;
 use crate::telemetry::{
     MIRROR_KINDS, MirrorExample, MirrorSum, MirrorTally, MirroredPath, Telemetry,
 };
@@ -186,14 +187,14 @@ fn versions(
     let version = |upstream| {
         let name = &plan.upstream(upstream).name;
         let latency = tally.latency.get(name);
-        let quantile = |share| latency.and_then(|latency| quantile_ms(latency, share));
+        let of = |share| latency.and_then(|latency| quantile_ms(latency, share));
         MirroredVersion {
             upstream: name.to_string(),
             responses: latency.map_or(0, |latency| latency.values().sum()),
             latency_ms: Latency {
-                p50: quantile(0.5),
-                p95: quantile(0.95),
-                p99: quantile(0.99),
+                p50: of(0.5),
+                p95: of(0.95),
+                p99: of(0.99),
             },
         }
     };
@@ -218,14 +219,8 @@ fn difference(versions: &[MirroredVersion]) -> Latency {
 
 /// A quantile of latencies in buckets of [`latency_bucket`], in milliseconds.
 fn quantile_ms(latency: &BTreeMap<u16, u64>, share: f64) -> Option<f64> {
-    let all: u64 = latency.values().sum();
-    let rank = ((all as f64 * share).ceil() as u64).max(1);
-    let mut before = 0;
-    let (bucket, _) = latency.iter().find(|(_, count)| {
-        before += **count;
-        before >= rank
-    })?;
-    let middle_us = ((f64::from(*bucket) + 0.5) * latency_bucket::step()).exp();
+    let bucket = quantile(&[(1.0, latency)], share)?;
+    let middle_us = ((f64::from(bucket) + 0.5) * latency_bucket::step()).exp();
     // To the microsecond: the bucket is wider.
     Some((latency_bucket::FIRST_US * middle_us).round() / 1e3)
 }

@@ -1,6 +1,7 @@
 //! The interval of a lift against zero, as figures for a drawing. PURE.
 
 use crate::admin::results::schema::{MetricGroup, MetricResult};
+use crate::admin::view::lift_scale::reach;
 
 /// How wide the drawing is, in its own units.
 pub const WIDTH: f64 = 400.0;
@@ -9,10 +10,6 @@ const LEFT: f64 = 12.0;
 const RIGHT: f64 = 12.0;
 /// At least so much of a lift is shown to either side.
 const LEAST: f64 = 0.02;
-/// At most so much, unless an estimate is larger; what is farther away is cut, with an arrow.
-const MOST: f64 = 1.0;
-/// An estimate that is larger still is cut, too.
-const LARGEST: f64 = 10.0;
 
 /// One drawing: every group but control.
 #[derive(Debug)]
@@ -68,10 +65,8 @@ impl Plot {
         if all.is_empty() {
             return None;
         }
-        let far = all.iter().fold(LEAST, |far, value| value.abs().max(far));
-        let estimates = drawn.iter().filter_map(|(_, at, _)| *at).map(f64::abs);
-        let most = estimates.map(|at| 1.25 * at).fold(MOST, f64::max);
-        let far = (1.1 * far.max(2.0 * metric.margin)).min(most.min(LARGEST));
+        let shown = all.iter().copied().chain([2.0 * metric.margin]);
+        let far = reach(LEAST, shown, drawn.iter().filter_map(|(_, at, _)| *at));
         let middle = (LEFT + WIDTH - RIGHT) / 2.0;
         let scale = (WIDTH - RIGHT - LEFT) / 2.0 / far;
         let x = |value: f64| middle + value.clamp(-far, far) * scale;

@@ -11,6 +11,7 @@ pub(crate) mod history;
 pub(crate) mod html;
 pub(crate) mod interval_plot;
 pub(crate) mod lifecycle;
+mod lift_scale;
 pub(crate) mod list;
 pub(crate) mod metric_values;
 pub(crate) mod mirror;

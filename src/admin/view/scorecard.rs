@@ -2,6 +2,7 @@
 
 use crate::admin::format;
 use crate::admin::results::schema::{ExperimentResult, MetricGroup, MetricResult};
+use crate::admin::view::lift_scale::reach;
 use crate::admin::view::metric_values;
 
 /// The width and height of a bar, in its own units.
@@ -12,10 +13,6 @@ pub const BAR_HEIGHT: f64 = 22.0;
 const ARROW: f64 = 10.0;
 /// At least so much of a lift is shown to either side.
 const LEAST: f64 = 0.05;
-/// At most so much, unless an estimate is larger; what is farther away is cut, with an arrow.
-const MOST: f64 = 1.0;
-/// An estimate that is larger still is cut, too.
-const LARGEST: f64 = 10.0;
 
 /// The scorecard of an experiment.
 #[derive(Debug)]
@@ -138,14 +135,8 @@ impl Scorecard {
         let ends = all.iter().flat_map(|it| [it.at, it.low, it.high]);
         let ends: Vec<f64> = ends.flatten().collect();
         let widest = experiment.metrics.iter().map(|metric| 2.0 * metric.margin);
-        let far = ends
-            .iter()
-            .map(|end| end.abs())
-            .chain(widest)
-            .fold(LEAST, f64::max);
-        let estimates = all.iter().filter_map(|it| it.at).map(f64::abs);
-        let most = estimates.map(|at| 1.25 * at).fold(MOST, f64::max);
-        let far = (1.1 * far).min(most.min(LARGEST));
+        let shown = ends.iter().copied().chain(widest);
+        let far = reach(LEAST, shown, all.iter().filter_map(|it| it.at));
         let scored = |metric: &MetricResult| scored(experiment, metric, far);
         Scorecard {
             metrics: experiment.metrics.iter().map(scored).collect(),

@@ -61,8 +61,8 @@ struct CopyPlan {
     target: CopyTarget,
 }
 
-/// Copies a request whose response's head is in `received`, if its experiment says so. `input` begins with the
-/// request as it came.
+/// Copies a request if its experiment says so. `input` begins with the request as it came, and `received` with the
+/// head of its response.
 pub fn begin<C: ClientStream>(
     client: &C,
     exchange: &Exchange<'_>,
@@ -89,22 +89,19 @@ pub fn begin<C: ClientStream>(
     let Some(slot) = client.worker().copies.take() else {
         return counts.dropped.add();
     };
-    let written = |group: Option<GroupIndex>, target: CopyTarget| {
-        let request = read().ok().flatten()?;
-        let to = (plan.experiment, group, target);
-        Some(write((client, trusted), exchange, to, request))
+    // Writing changes what was read.
+    let Ok(Some(read_again)) = read() else {
+        return;
+    };
+    let written = |target, request| {
+        let to = (plan.experiment, target);
+        write((client, trusted), exchange, to, request)
     };
     let own = CopyTarget {
         upstream: exchange.upstream(),
         group: Some(plan.group),
     };
-    let both = (
-        written(plan.target.group, plan.target),
-        written(Some(plan.group), own),
-    );
-    let (Some(request), Some(again)) = both else {
-        return;
-    };
+    let (request, again) = (written(plan.target, request), written(own, read_again));
     counts.copies.add();
     let (body, collected) = OriginalBody::new(BodyPart::new(response.follows));
     let original = original(exchange, &head, response);
@@ -192,16 +189,16 @@ fn original(
 fn write<C: ClientStream>(
     (client, trusted): (&C, bool),
     exchange: &Exchange<'_>,
-    (experiment, group, target): (ExperimentIndex, Option<GroupIndex>, CopyTarget),
+    (experiment, target): (ExperimentIndex, CopyTarget),
     mut request: Request<'_>,
 ) -> CopyRequest {
     let snapshot = &exchange.snapshot;
     let experiments = &snapshot.plan.experiments;
-    let assignment = match group {
+    let assignment = match target.group {
         Some(group) => exchange.assignment.in_group(experiments, experiment, group),
         None => exchange.assignment.clone(),
     };
-    let fallback = group.map(|group| OtherVersion {
+    let fallback = target.group.map(|group| OtherVersion {
         experiment,
         group,
         upstream: target.upstream,
