@@ -2,10 +2,10 @@
 
 use crate::dice::Dice;
 use crate::report::{Effort, Report, count, gather, median, percent};
-use watershed::stats::guardrail::{Data, ln_e};
-use watershed::stats::logistic::Term;
-use watershed::stats::srm::sample_ratio;
-use watershed::stats::{
+use watershed_core::stats::guardrail::{Data, ln_e};
+use watershed_core::stats::logistic::Term;
+use watershed_core::stats::srm::sample_ratio;
+use watershed_core::stats::{
     Epoch, Goal, GroupInput, History, Kind, MetricInput, Question, Role, Totals, judge,
 };
 

@@ -4,7 +4,7 @@ use crate::dice::Dice;
 use crate::engines::DETECT;
 use crate::report::{Effort, Report, gather, percent, within};
 use crate::whole::question_of;
-use watershed::stats::{Kind, Side, Totals, judge};
+use watershed_core::stats::{Kind, Side, Totals, judge};
 
 /// Users of both groups to which a run goes: about three times those of the fixed test.
 const USERS: u64 = 24_000;

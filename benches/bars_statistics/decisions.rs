@@ -5,8 +5,9 @@ use crate::dice::Dice;
 use crate::engines::DETECT;
 use crate::report::{Effort, Report, gather, percent, within};
 use crate::whole::{LOOKS, fixed_users, play, question_of};
-use watershed::stats::{Finding, Goal, GroupInput, Kind, Question, Role, State, Totals, judge};
-use watershed::store::UserMetric;
+use watershed_core::stats::{
+    Finding, Goal, GroupInput, Kind, Question, Role, State, Totals, judge,
+};
 
 /// Experiments end: without the planned lift soon, and seldom where it is there.
 pub fn endings(report: &mut Report, effort: Effort) {
@@ -197,13 +198,8 @@ impl Buyers {
                 if dice.hits(0.05) {
                     let factor = if group == 1 { 1.0 + lift } else { 1.0 };
                     let sum = ((self.purse)(&mut dice, group) as f64 * factor) as i64;
-                    let user = UserMetric {
-                        count: 1,
-                        sum,
-                        cap: self.cap,
-                        ..UserMetric::default()
-                    };
-                    let counted = i128::from(user.counted());
+                    let counted = self.cap.map_or(sum, |cap| sum.clamp(-cap, cap));
+                    let counted = i128::from(counted);
                     totals[group].converted += 1;
                     totals[group].sum += counted;
                     totals[group].sum_sq += counted * counted;

@@ -1,12 +1,12 @@
 //! The project's own engines, as the simulations ask them.
 
-use watershed::stats::Kind;
-use watershed::stats::exact_conversion::Evidence;
-use watershed::stats::logistic::Term;
-use watershed::stats::moments::Sums;
-use watershed::stats::normal_mixture::Estimate;
-use watershed::stats::special::ln_sum_exp;
-use watershed::stats::stratified::{Period, Rate, Rates};
+use watershed_core::stats::Kind;
+use watershed_core::stats::exact_conversion::Evidence;
+use watershed_core::stats::logistic::Term;
+use watershed_core::stats::moments::Sums;
+use watershed_core::stats::normal_mixture::Estimate;
+use watershed_core::stats::special::ln_sum_exp;
+use watershed_core::stats::stratified::{Period, Rate, Rates};
 
 /// The planned lift of every simulated experiment.
 pub const DETECT: f64 = 0.1;

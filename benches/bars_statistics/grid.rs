@@ -3,8 +3,8 @@
 use crate::dice::Dice;
 use crate::engines::{Counts, DETECT, Found, look};
 use crate::report::{Effort, Report, count, gather, percent, within};
-use watershed::stats::judge;
-use watershed::stats::planning::{SampleSizePlan, sample_size};
+use watershed_core::stats::judge;
+use watershed_core::stats::planning::{SampleSizePlan, sample_size};
 
 const RATES: [f64; 6] = [0.5, 0.3, 0.1, 0.05, 0.02, 0.002];
 const SHARES: [f64; 3] = [0.5, 0.1, 0.01];

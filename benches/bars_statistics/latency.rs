@@ -3,9 +3,9 @@
 use crate::dice::Dice;
 use crate::report::{Effort, Report, gather, percent, within};
 use crate::whole::{LOOKS, question_of};
-use watershed::experiment::latency_bucket;
-use watershed::stats::quantile::SampleCounts;
-use watershed::stats::{Goal, Kind, Question, Role, Samples, Side, Totals, judge};
+use watershed_core::experiment::latency_bucket;
+use watershed_core::stats::quantile::SampleCounts;
+use watershed_core::stats::{Goal, Kind, Question, Role, Samples, Side, Totals, judge};
 
 /// Users of both groups in all.
 const USERS: u64 = 20_000;

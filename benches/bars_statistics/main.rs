@@ -79,7 +79,7 @@ fn main() {
         timed(name, || section(&mut report, effort));
     }
     if effort.full && only.is_none() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/statistics-bars.md");
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/statistics-bars.md");
         let seed = seed.map_or("Seeds are fixed".to_owned(), |seed| {
             format!("Seeds were drawn afresh; `--seed {seed}` repeats them")
         });

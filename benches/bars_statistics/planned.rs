@@ -4,7 +4,7 @@ use crate::dice::Dice;
 use crate::engines::DETECT;
 use crate::report::{Effort, Report, gather, percent, within};
 use crate::whole::{fixed_users, question_of};
-use watershed::stats::{
+use watershed_core::stats::{
     ANALYSES, EndAfter, Judgement, Kind, PlannedEnd, Question, State, Totals, judge,
 };
 

@@ -3,12 +3,12 @@
 use crate::dice::Dice;
 use crate::engines::{BOUND, Counts, DETECT, exact_over_periods, period};
 use crate::report::{Effort, Report, count, gather, percent};
-use watershed::stats::bayes::{Posterior, compare};
-use watershed::stats::moments::Sums;
-use watershed::stats::normal_mixture::Estimate;
-use watershed::stats::reference::log_ratio_grid::Grid;
-use watershed::stats::stratified::{Period, comparable};
-use watershed::stats::{Goal, Kind, MetricInput, Role};
+use watershed_core::stats::bayes::{Posterior, compare};
+use watershed_core::stats::moments::Sums;
+use watershed_core::stats::normal_mixture::Estimate;
+use watershed_core::stats::reference::log_ratio_grid::Grid;
+use watershed_core::stats::stratified::{Period, comparable};
+use watershed_core::stats::{Goal, Kind, MetricInput, Role};
 
 type Cells = Vec<(String, usize, usize)>;
 

@@ -3,8 +3,8 @@
 use crate::dice::Dice;
 use crate::engines::{Counts, DETECT};
 use crate::report::{Effort, Report, gather, percent, within};
-use watershed::stats::planning::{SampleSizePlan, sample_size};
-use watershed::stats::{
+use watershed_core::stats::planning::{SampleSizePlan, sample_size};
+use watershed_core::stats::{
     Epoch, Goal, GroupInput, History, Judgement, Kind, MetricInput, Question, Role, State, Totals,
     judge,
 };
