@@ -80,7 +80,7 @@ const KEYS: &[(&str, &str)] = &[
     ),
     (
         "cache",
-        "how shared caches keep groups apart: vary, private or off, or { upstream, header }",
+        "how shared caches keep groups apart: vary, private or off, or { upstream, header, routes }",
     ),
     (
         "access_log",
@@ -187,7 +187,7 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
         timeouts: limits::timeouts(root),
         limits: limits::limits(root),
         trust: limits::trust(root),
-        cache: super::privacy::cache(root),
+        cache: super::cache::read(root),
         tracing: tracing::read(root, access_log.is_some(), listen, &mut watched),
         access_log,
         override_secret: override_secret(root),

@@ -9,6 +9,7 @@ mod admin;
 mod admission;
 mod algorithm;
 mod archive;
+mod cache;
 pub mod changes;
 mod check;
 mod conditions;

@@ -29,9 +29,11 @@ pub use webhooks::{NotificationKind, SigningKey, Webhook};
 use super::diagnostic::ConfigWarning;
 use crate::experiment::admission::ListedIds;
 use crate::experiment::consent::Consent;
+use crate::experiment::http_view::RequestView;
 use crate::experiment::identity::Identity;
 use crate::experiment::key_ring::KeyRing;
 use crate::experiment::match_index::Experiments;
+use crate::experiment::matcher::Matcher;
 use crate::experiment::metric::Metric;
 use crate::experiment::not_counted::CountingRules;
 use crate::experiment::resolve::Assignment;
@@ -101,7 +103,7 @@ pub struct Plan {
     /// How long users are kept after their experiment ended; `None` keeps them.
     pub retention: Option<Duration>,
     /// How shared caches keep groups apart.
-    pub cache: Cache,
+    pub cache: CacheConfig,
     /// Where requests are logged; `None` does not log them.
     pub access_log: Option<AccessLog>,
     /// Request IDs and traces.
@@ -261,12 +263,41 @@ pub struct Beacon {
 }
 
 /// How shared caches keep apart responses that depend on the user.
+#[derive(Clone, Debug)]
+pub struct CacheConfig {
+    /// The rules for all responses that no entry of `routes` is for.
+    pub rules: CacheRules,
+    /// Rules for parts of the site. The first one that matches a request decides.
+    pub routes: Vec<CacheRoute>,
+}
+
+/// Rules for a part of the site.
+#[derive(Clone, Debug)]
+pub struct CacheRoute {
+    /// Which requests: it reads only what caches tell responses apart by.
+    pub matcher: Matcher,
+    /// The rules.
+    pub rules: CacheRules,
+}
+
+impl CacheConfig {
+    /// The rules for the response to a request.
+    pub fn rules_of<'a>(&self, request: impl RequestView<'a>) -> CacheRules {
+        let mut routes = self.routes.iter();
+        let found = routes.find(|route| route.matcher.matches(request));
+        found.map_or(self.rules, |route| route.rules)
+    }
+}
+
+/// What keeps a shared cache from mixing groups, by what depends on the user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cache {
+pub struct CacheRules {
     /// For responses whose upstream an experiment chose.
     pub upstream: CacheRule,
     /// For responses whose upstream got the group in a header.
     pub told: CacheRule,
+    /// Whether responses are said to be the same in all versions, so that they carry nothing of one user.
+    pub is_shared: bool,
 }
 
 /// What keeps a shared cache from mixing groups.

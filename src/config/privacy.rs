@@ -1,7 +1,7 @@
 //! `consent:`, `events:` and `retention:`: what is recorded, from which sources, and for how long.
 
 use super::conditions;
-use super::plan::{Beacon, Cache, CacheRule};
+use super::plan::Beacon;
 use super::reader::Node;
 use crate::experiment::consent::Consent;
 use crate::experiment::pattern::{PathPattern, ValuePattern};
@@ -100,45 +100,6 @@ pub fn beacon(root: &Node<'_>) -> Beacon {
 /// Reads `retention`.
 pub fn retention(root: &Node<'_>) -> Option<Duration> {
     root.get("retention").and_then(|node| node.duration())
-}
-
-/// Reads `cache`.
-pub fn cache(root: &Node<'_>) -> Cache {
-    let mut cache = Cache {
-        upstream: CacheRule::Vary,
-        told: CacheRule::Off,
-    };
-    let words = [
-        ("vary", CacheRule::Vary),
-        ("private", CacheRule::Private),
-        ("off", CacheRule::Off),
-    ];
-    let Some(node) = root.get("cache") else {
-        return cache;
-    };
-    // YAML 1.1 reads `off` as false.
-    let rule = |node: &Node<'_>| match node.true_or_false() {
-        Some(false) => Some(CacheRule::Off),
-        _ => node.word(&words),
-    };
-    if !node.is_map() {
-        cache.upstream = rule(&node).unwrap_or(cache.upstream);
-        return cache;
-    }
-    node.keys(&[
-        (
-            "upstream",
-            "vary, private or off, where an experiment chose the upstream",
-        ),
-        (
-            "header",
-            "vary, private or off, where the upstream got the group in a header",
-        ),
-    ]);
-    let read = |key: &str| node.get(key).and_then(|node| rule(&node));
-    cache.upstream = read("upstream").unwrap_or(cache.upstream);
-    cache.told = read("header").unwrap_or(cache.told);
-    cache
 }
 
 /// Reads an origin of pages, such as `https://shop.example`.

@@ -1,6 +1,6 @@
 //! One request and its response, between the phases of the [pipeline](super::pipeline).
 
-use crate::config::plan::{EndpointAddress, Plan, RouteAnswer, RouteIndex};
+use crate::config::plan::{CacheRules, EndpointAddress, Plan, RouteAnswer, RouteIndex};
 use crate::experiment::identity::Visitor;
 use crate::experiment::not_counted::{NotCounted, UncountedRequest};
 use crate::experiment::record::Exposure;
@@ -70,6 +70,8 @@ pub struct Exchange<'b> {
     pub segments: Option<Box<str>>,
     /// Set where the request is served but not counted.
     pub uncounted: Option<Box<UncountedRequest>>,
+    /// What shared caches are told.
+    pub cache: CacheRules,
     /// The request's path.
     pub path: &'b str,
     /// When the request's head was complete.

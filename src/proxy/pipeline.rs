@@ -119,6 +119,7 @@ pub fn begin<'b>(
         units: decided.units,
         segments: decided.segments,
         uncounted: decided.uncounted,
+        cache: plan.cache.rules_of(&request),
         began,
         began_ms,
         over_tls: decided.over_tls,

@@ -234,7 +234,7 @@ impl Exchange<'_> {
             (plan, prepared),
             (provenance.version, &mut edited),
             self.visitor.as_ref(),
-            &self.assignment,
+            (&self.assignment, self.cache),
             (cookies, self.uncounted.is_some()),
             self.over_tls,
         );

@@ -472,6 +472,15 @@ fn what_is_logged() {
         "cache: public\n",
         "error: routes.yaml:9:8: cache: found \"public\"\n\nhint: one of: vary, private, off",
     );
+    with(
+        "cache:\n  routes:\n  - { match: { path: /a, cookie: { beta: true } }, upstream: off }\n  - { upstream: off }\n  - { match: /b }\n  - { match: /c, upstream: off, told: off }\n",
+        "error: routes.yaml:11:14: cache.routes.0.match: conditions on who asks (header, cookie, network, language or device)\n\n\
+         hint: a shared cache tells responses apart by their address: use path, host, method or query\n\n\
+         error: routes.yaml:12:5: cache.routes.1: `match` is missing\n\n\
+         hint: which requests: a path, or { path, host, method, query }, or a list of them\n\n\
+         error: routes.yaml:13:5: cache.routes.2: a rule that changes nothing\n\nhint: write upstream or header\n\n\
+         error: routes.yaml:14:33: cache.routes.3.told: unknown key\n\nhint: known keys: match, upstream, header",
+    );
     let plan = |lines: &str| parse(&format!("{SOUND}{lines}")).unwrap();
     assert!(plan("access_log: false\n").access_log.is_none());
     assert!(!plan("").tracing.request_id);

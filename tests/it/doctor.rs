@@ -2,6 +2,7 @@
 
 use crate::support::proxy::{BINARY, Proxy};
 use crate::support::raw::Raw;
+use crate::wire::tls::{Authority, tls_address};
 use serde_json::Value;
 use std::process::Command;
 
@@ -37,9 +38,18 @@ fn routes(origins: [&Raw; 2], experiment: &str, more: &str) -> String {
 /// Runs the command, and returns its exit code and document.
 fn doctor(proxy: &Proxy, path: &str, arguments: &[&str]) -> (Option<i32>, Value) {
     let url = format!("http://{}{path}", proxy.public);
+    visit(Command::new(BINARY), proxy, &url, arguments)
+}
+
+fn visit(
+    mut command: Command,
+    proxy: &Proxy,
+    url: &str,
+    arguments: &[&str],
+) -> (Option<i32>, Value) {
     let admin = format!("http://{}", proxy.admin);
-    let output = Command::new(BINARY)
-        .args(["doctor", &url, "--json", "--url", &admin, "-c"])
+    let output = command
+        .args(["doctor", url, "--json", "--url", &admin, "-c"])
         .arg(proxy.file())
         .args(arguments)
         .output()
@@ -175,6 +185,102 @@ fn names_of_upstreams_and_lost_schemes_are_reported() {
         "leaves_public_name",
         &["elsewhere.test", "or to a path alone"],
     );
+}
+
+#[test]
+fn schemes_that_are_lost_behind_tls_are_reported() {
+    // One version takes every client for one without TLS; the other reads what the proxy says.
+    let site = |reads_scheme: bool| {
+        Raw::start(move |mut peer| {
+            while let Some(request) = peer.request() {
+                let field = |name: &str| {
+                    let mut lines = request.lines().filter_map(|line| line.split_once(": "));
+                    let found = lines.find(|(it, _)| it.eq_ignore_ascii_case(name));
+                    found.map(|(_, value)| value.to_owned())
+                };
+                let said = field("x-forwarded-proto").filter(|_| reads_scheme);
+                let origin = format!(
+                    "{}://{}",
+                    said.as_deref().unwrap_or("http"),
+                    field("host").unwrap()
+                );
+                let (head, body) = match request.starts_with("GET /login") {
+                    true => ("200 OK", format!("<form action=\"{origin}/post\">")),
+                    false => ("302 Found", String::new()),
+                };
+                let length = body.len();
+                peer.say(format!(
+                    "HTTP/1.1 {head}\r\nLocation: {origin}/login\r\nContent-Length: {length}\r\n\r\n{body}"
+                ));
+            }
+        })
+    };
+    let authority = Authority::new();
+    authority.certify("site", &["localhost"]);
+    let tls = format!(
+        "tls: {{ listen: 127.0.0.1:0, certificates: {{ cert: {}, key: {} }} }}\n",
+        authority.file("site.pem"),
+        authority.file("site.key")
+    );
+    let ask = |one: &Raw, other: &Raw, path: &str| {
+        let proxy = Proxy::start(&routes([one, other], "", &tls));
+        let port = tls_address(&proxy).port();
+        let mut command = Command::new(BINARY);
+        command.env("SSL_CERT_FILE", authority.file("ca.pem"));
+        let url = format!("https://localhost:{port}{path}");
+        visit(command, &proxy, &url, &["--visitors", "0"])
+    };
+    let (plain, sound) = (site(false), site(true));
+    let (code, document) = ask(&sound, &plain, "/shop");
+    assert_eq!(code, Some(3), "{document:#}");
+    has(
+        &document,
+        "forwarded_scheme",
+        &["it leaves https", "X-Forwarded-Proto"],
+    );
+    let (_, document) = ask(&sound, &plain, "/login");
+    has(
+        &document,
+        "forwarded_scheme",
+        &["links to http://localhost"],
+    );
+    let (code, document) = ask(&sound, &sound, "/shop");
+    assert_eq!(code, Some(0), "{document:#}");
+
+    // Whoever does not trust the certificate is told so.
+    let proxy = Proxy::start(&routes([&sound, &sound], "", &tls));
+    let url = format!("https://localhost:{}/shop", tls_address(&proxy).port());
+    let output = Command::new(BINARY)
+        .args(["doctor", &url])
+        .output()
+        .unwrap();
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.contains("certificate"), "{error}");
+}
+
+#[test]
+fn file_that_does_not_come_is_reported_and_the_rest_is_checked() {
+    let silent = Raw::start(|mut peer| {
+        while let Some(request) = peer.request() {
+            match request.starts_with("GET /slow.js") {
+                true => continue,
+                false => peer.say(
+                    "HTTP/1.1 200 OK\r\nSet-Cookie: sid=1\r\nContent-Length: 30\r\n\r\n<script src=/slow.js></script>",
+                ),
+            }
+        }
+    });
+    let other = version(
+        "next",
+        "Set-Cookie: sid=2\r\n",
+        "<script src=/next.js></script>",
+    );
+    let proxy = Proxy::start(&routes([&silent, &other], "", ""));
+    let (code, document) = doctor(&proxy, "/shop", &["--visitors", "0", "--timeout", "1s"]);
+    assert_eq!(code, Some(3), "{document:#}");
+    has(&document, "no_response", &["/slow.js", "--timeout"]);
+    has(&document, "equal_cookies", &["sid"]);
 }
 
 #[test]

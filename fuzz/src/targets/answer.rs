@@ -89,7 +89,7 @@ fn complete(
         (plan, words),
         head,
         None,
-        &meant,
+        (&meant, plan.cache.rules),
         (std::iter::empty(), false),
         false,
     );

@@ -107,12 +107,13 @@ impl Browser {
         }
     }
 
-    /// Opens a page, and follows redirects within the site. Returns all responses, the page last.
+    /// Opens a page, and follows redirects within the site. Returns all responses, the page last, and why
+    /// there are no more of them.
     pub async fn open(
         &mut self,
         page: &PageAddress,
         budget: &RequestBudget,
-    ) -> anyhow::Result<Vec<Seen>> {
+    ) -> (Vec<Seen>, Option<anyhow::Error>) {
         let mut all: Vec<Seen> = Vec::new();
         let mut next = Some(page.clone());
         while let Some(address) = next.take() {
@@ -122,16 +123,18 @@ impl Browser {
                 ("sec-fetch-dest", "document"),
                 ("sec-fetch-site", "none"),
             ];
-            let Some(seen) = self.ask(&address, &fields, budget).await? else {
-                break;
+            let seen = match self.ask(&address, &fields, budget).await {
+                Ok(Some(seen)) => seen,
+                Ok(None) => break,
+                Err(error) => return (all, Some(error)),
             };
-            let to = seen.redirect();
+            let to = seen.redirect().map(|to| to.as_known_from(page));
             all.push(seen);
             let is_known = |to: &PageAddress| all.iter().any(|it| it.address == *to);
             next = to
                 .filter(|to| to.is_same_site(page) && all.len() <= REDIRECTS_MAX && !is_known(to));
         }
-        Ok(all)
+        (all, None)
     }
 
     /// Loads a file that a page needs, or would need: `referer` names the page.

@@ -25,6 +25,13 @@ pub fn check(site: &PageAddress, plan: Option<&Plan>, visits: &Visits, diagnosis
             .chain(&visits.visitors)
     };
     through_watershed(site, pages(), diagnosis);
+    for failure in &visits.failures {
+        diagnosis.add(
+            "no_response",
+            format!("{failure:#}"),
+            "let the site answer faster, raise --timeout, or correct the address",
+        );
+    }
     cookies(plan, visits, diagnosis);
     files(visits, diagnosis);
     for page in pages() {

@@ -46,6 +46,18 @@ impl PageAddress {
         }
     }
 
+    /// Where a browser goes that knows a site by `https` only (RFC 6797 8.3).
+    pub fn as_known_from(self, page: &PageAddress) -> PageAddress {
+        let mut upgraded = self.0.clone();
+        if page.scheme() != "https" || upgraded.set_scheme("https").is_err() {
+            return self;
+        }
+        match PageAddress(upgraded) {
+            upgraded if upgraded.is_same_site(page) => upgraded,
+            _ => self,
+        }
+    }
+
     /// `http` or `https`.
     pub fn scheme(&self) -> &str {
         self.0.scheme()
@@ -114,6 +126,21 @@ mod tests {
         for other in ["shop.test", "ftp://a.test/", "http://", "http://a@b/", ""] {
             assert_eq!(PageAddress::of_site(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn sites_with_https_are_asked_by_https() {
+        let check = |page: &str, to: &str, expected: &str| {
+            let page = PageAddress::of_site(page).unwrap();
+            let to = PageAddress::of_site(to).unwrap().as_known_from(&page);
+            assert_eq!(to.to_string(), expected);
+        };
+        check("https://a.test/", "http://a.test/b", "https://a.test/b");
+        check("https://a.test/", "http://a.test:80/", "https://a.test/");
+        check("https://a.test:1/", "http://a.test:1/", "https://a.test:1/");
+        check("https://a.test/", "http://b.test/", "http://b.test/");
+        check("http://a.test/", "http://a.test/b", "http://a.test/b");
+        check("http://a.test/", "https://a.test/b", "https://a.test/b");
     }
 
     #[test]

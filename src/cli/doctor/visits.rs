@@ -12,6 +12,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 const VERSIONS_MAX: usize = 6;
 /// How many files of one version's page are loaded.
 const FILES_MAX: usize = 15;
+/// After how many missing responses no more files are loaded, so that a slow site does not take minutes.
+const FAILURES_MAX: usize = 5;
 /// How long an override is valid, in seconds.
 const TOKEN_S: u64 = 600;
 
@@ -39,6 +41,8 @@ pub struct Visits {
     pub versions: Vec<VersionVisit>,
     /// New users: each page twice, the second time with the cookies of the first.
     pub visitors: Vec<Seen>,
+    /// Why responses did not come.
+    pub failures: Vec<anyhow::Error>,
 }
 
 impl VersionVisit {
@@ -54,7 +58,8 @@ impl VersionVisit {
         };
         let links = html::links(&page.address, &page.text).into_iter();
         let files = links.filter(|it| it.is_part && it.address.is_same_site(&page.address));
-        let files: BTreeSet<PageAddress> = files.map(|it| it.address).collect();
+        let files = files.map(|it| it.address.as_known_from(&page.address));
+        let files: BTreeSet<PageAddress> = files.collect();
         files.into_iter().take(FILES_MAX).collect()
     }
 }
@@ -69,41 +74,50 @@ impl Visits {
     ) -> anyhow::Result<Visits> {
         let mut visits = Visits::default();
         for (version, mut browser) in of_versions(plan, diagnosis) {
-            let pages = browser.open(site, budget).await?;
+            let (pages, failure) = browser.open(site, budget).await;
+            visits.failures.extend(failure);
             visits.versions.push(VersionVisit { pages, ..version });
         }
-        visits.load_files(plan, budget).await?;
+        visits.load_files(plan, budget).await;
         let mut browsers: Vec<Browser> = (0..visitors).map(|_| Browser::default()).collect();
         for _ in 0..2 {
             for browser in &mut browsers {
-                visits
-                    .visitors
-                    .extend(browser.open(site, budget).await?.pop());
+                let (mut pages, failure) = browser.open(site, budget).await;
+                visits.failures.extend(failure);
+                visits.visitors.extend(pages.pop());
             }
         }
         if budget.made() == 0 {
             // The address is at least tried.
-            let seen = Browser::default().open(site, budget).await?;
-            visits.visitors.extend(seen);
+            let (pages, failure) = Browser::default().open(site, budget).await;
+            visits.failures.extend(failure);
+            visits.visitors.extend(pages);
         }
-        Ok(visits)
+        let mut versions = visits.versions.iter();
+        let has_answered = !visits.visitors.is_empty() || versions.any(|it| it.page().is_some());
+        match visits.failures.is_empty() || has_answered {
+            true => Ok(visits),
+            false => Err(visits.failures.swap_remove(0)),
+        }
     }
 
     /// Loads the files of each version as its own user, and as users of the others.
-    async fn load_files(
-        &mut self,
-        plan: Option<&Plan>,
-        budget: &RequestBudget,
-    ) -> anyhow::Result<()> {
+    async fn load_files(&mut self, plan: Option<&Plan>, budget: &RequestBudget) {
         let files: Vec<Vec<PageAddress>> = self.versions.iter().map(VersionVisit::files).collect();
+        let failures = &mut self.failures;
         for (place, version) in self.versions.iter_mut().enumerate() {
             let Some(mut browser) = plan.and_then(|plan| forced(plan, version)) else {
                 continue;
             };
             let page = version.page().map(|it| it.address.clone());
             for file in &files[place] {
-                let seen = browser.load(file, page.as_ref(), budget).await?;
-                version.own_files.extend(seen);
+                if failures.len() >= FAILURES_MAX {
+                    return;
+                }
+                match browser.load(file, page.as_ref(), budget).await {
+                    Ok(seen) => version.own_files.extend(seen),
+                    Err(error) => failures.push(error),
+                }
             }
             let others = files
                 .iter()
@@ -111,11 +125,15 @@ impl Visits {
                 .filter(|(other, _)| *other != place);
             let others: BTreeSet<&PageAddress> = others.flat_map(|(_, files)| files).collect();
             for file in others.into_iter().filter(|it| !files[place].contains(it)) {
-                let seen = browser.load(file, None, budget).await?;
-                version.other_files.extend(seen);
+                if failures.len() >= FAILURES_MAX {
+                    return;
+                }
+                match browser.load(file, None, budget).await {
+                    Ok(seen) => version.other_files.extend(seen),
+                    Err(error) => failures.push(error),
+                }
             }
         }
-        Ok(())
     }
 }
 

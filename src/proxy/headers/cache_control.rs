@@ -1,6 +1,6 @@
 //! What shared caches are told, so that they mix neither versions nor visitors. PURE.
 
-use crate::config::plan::{CacheRule, Plan};
+use crate::config::plan::{CacheRule, CacheRules, Plan};
 use crate::experiment::identity::IdSource;
 use crate::experiment::matcher::Matcher;
 use crate::experiment::resolve::VariesBy;
@@ -58,8 +58,7 @@ impl CacheHeaders {
 /// Completes an answer: with a `personal` one, which sets a visitor's cookie or shows a version by
 /// a token, no shared cache may do anything.
 pub fn finish(
-    plan: &Plan,
-    words: &CacheHeaders,
+    (words, by_file): (&CacheHeaders, CacheRules),
     headers: &mut impl Edit,
     depends: &VariesBy,
     personal: bool,
@@ -68,14 +67,14 @@ pub fn finish(
     let by_fields = !(depends.headers.is_empty() && depends.routes.is_empty());
     let by_upstream = depends.user_for_upstream || by_fields;
     let rules = [
-        rule(by_upstream, plan.cache.upstream),
-        rule(depends.user_for_headers, plan.cache.told),
+        rule(by_upstream, by_file.upstream),
+        rule(depends.user_for_headers, by_file.told),
     ];
     if rules.iter().any(|rule| *rule != CacheRule::Off) {
         vary(words, headers, depends);
     }
     // No field names the client's address, or the version of a page, to a cache.
-    let by_address = (depends.address || depends.page) && plan.cache.upstream != CacheRule::Off;
+    let by_address = (depends.address || depends.page) && by_file.upstream != CacheRule::Off;
     if personal || by_address || rules.contains(&CacheRule::Private) {
         private(headers);
     }

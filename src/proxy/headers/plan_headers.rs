@@ -1,6 +1,6 @@
 //! Heads on their way in and out. PURE.
 
-use crate::config::plan::{Plan, SESSION_COOKIE};
+use crate::config::plan::{CacheRules, Plan, SESSION_COOKIE};
 use crate::experiment::cookies::own_cookie;
 use crate::experiment::http_view::HeaderView;
 use crate::experiment::identity::{self, Visitor};
@@ -113,14 +113,15 @@ pub fn finish<'c>(
     (plan, words): (&Plan, &PlanHeaders),
     (version, headers): (Version, &mut impl Edit),
     visitor: Option<&Visitor<'_>>,
-    visit: &Assignment,
+    (visit, cache): (&Assignment, CacheRules),
     (cookies, is_uncounted): (impl Iterator<Item = &'c String>, bool),
     over_tls: bool,
 ) {
     headers.append(VIA, hop_by_hop::via(version));
     // What is the same in every version and for everybody stays cacheable.
-    let is_immutable = visit.varies_by.user_for_upstream && cache_control::is_immutable(headers);
-    let visitor = visitor.filter(|_| !is_immutable);
+    let is_shared = cache.is_shared
+        || visit.varies_by.user_for_upstream && cache_control::is_immutable(headers);
+    let visitor = visitor.filter(|_| !is_shared);
     let given = visitor.and_then(|visitor| identity::set_cookie(&plan.identity, visitor, over_tls));
     // What a token chose is nobody else's. A robot's or a prefetched page has no cookie to tell it from that of
     // a new visitor, who must come here to get an ID.
@@ -128,7 +129,7 @@ pub fn finish<'c>(
         .inside
         .iter()
         .any(|inside| inside.by == AssignedBy::Override);
-    personal |= is_uncounted && visit.varies_by.user_for_upstream && !is_immutable;
+    personal |= is_uncounted && visit.varies_by.user_for_upstream && !is_shared;
     let given = given.iter().map(Vec::as_slice);
     for cookie in given.chain(cookies.map(|it| it.as_bytes())) {
         if let Ok(cookie) = HeaderValue::from_bytes(cookie) {
@@ -136,8 +137,9 @@ pub fn finish<'c>(
             personal = true;
         }
     }
-    if personal || !is_immutable {
-        cache_control::finish(plan, &words.caches, headers, &visit.varies_by, personal);
+    if personal || !is_shared {
+        let rules = (&words.caches, cache);
+        cache_control::finish(rules, headers, &visit.varies_by, personal);
     }
     if plan.show_group {
         for inside in &visit.inside {

@@ -11,7 +11,6 @@ mod websocket;
 
 use crate::support::proxy::Proxy;
 use crate::support::tools;
-use crate::support::until;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Stdio};
@@ -97,11 +96,6 @@ fn secure(routes: &str) -> (Proxy, SocketAddr, TempDir) {
         file("cert.pem").display(),
         file("key.pem").display(),
     ));
-    let address = until("TLS", || {
-        let log = proxy.log.lock().unwrap().clone();
-        let address = log.split("serving TLS on https://").nth(1);
-        let address = address.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
-        address.ok_or(log)
-    });
+    let address = crate::wire::tls::tls_address(&proxy);
     (proxy, address, folder)
 }

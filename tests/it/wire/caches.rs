@@ -80,6 +80,42 @@ fn cache_key_selects_vary_and_cache_control() {
     check("cache: { header: private }", "/split", (true, false));
 }
 
+#[test]
+fn parts_of_the_site_have_cache_rules_of_their_own() {
+    let origin = Raw::always(
+        "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nCache-Control: public, max-age=60\r\n\r\n",
+    );
+    let proxy = Proxy::start(&format!(
+        "upstreams: {{ a: \"http://{0}\", b: \"http://{0}\" }}\nuser: {{ cookie: uid }}\n\
+         experiments: {{ split: {{ control: a, experiment: b, percent: 50 }} }}\n\
+         cache:\n  upstream: private\n  routes:\n    \
+         - {{ match: /static/mixed/**, upstream: vary }}\n    \
+         - {{ match: {{ path: [/static/**, /fonts/**], method: GET }}, upstream: off }}",
+        origin.address
+    ));
+    let said = |path: &str, fields: &str| {
+        let answer = proxy.client().get(path, fields);
+        let cache = answer.header("cache-control").map(str::to_owned);
+        let cookie = answer.header("set-cookie").is_some();
+        (answer.header("vary").is_some(), cache.unwrap(), cookie)
+    };
+    let user = "Cookie: uid=anna\r\n";
+    let public = || "public, max-age=60".to_owned();
+    let private = || "max-age=60, private".to_owned();
+    assert_eq!(said("/", user), (true, private(), false));
+    assert_eq!(said("/static/mixed/a.js", user), (true, public(), false));
+    assert_eq!(said("/fonts/a.woff2", user), (false, public(), false));
+    // A new visitor and a robot get what everybody gets; their pages stay theirs.
+    assert_eq!(said("/static/a.js", ""), (false, public(), false));
+    let robot = "User-Agent: Googlebot/2.1\r\n";
+    assert_eq!(said("/static/a.js", robot), (false, public(), false));
+    assert_eq!(said("/", ""), (true, private(), true));
+    assert_eq!(said("/", robot), (true, private(), false));
+    // What a rule is not for.
+    let answer = proxy.client().post("/static/a.js", user, "");
+    assert!(answer.header("vary").is_some());
+}
+
 fn of_a_public_answer(more: &str, headers: &str) -> Answer {
     let origin = Raw::always(
         "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nVary: Accept-Encoding, Cookie\r\n\

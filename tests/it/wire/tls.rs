@@ -104,13 +104,18 @@ fn secure(upstream: &str, certificates: &str) -> (Proxy, SocketAddr) {
     let proxy = Proxy::start(&format!(
         "upstreams: {{ current: {upstream} }}\ntls: {{ listen: 127.0.0.1:0, certificates: {certificates} }}"
     ));
-    let address = until("TLS", || {
+    let address = tls_address(&proxy);
+    (proxy, address)
+}
+
+/// The address of a proxy's TLS listener.
+pub fn tls_address(proxy: &Proxy) -> SocketAddr {
+    until("TLS", || {
         let log = proxy.log.lock().unwrap().clone();
         let address = log.split("serving TLS on https://").nth(1);
         let address = address.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
         address.ok_or(log)
-    });
-    (proxy, address)
+    })
 }
 
 async fn connect(
