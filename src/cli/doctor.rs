@@ -63,6 +63,12 @@ pub fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
     let budget = RequestBudget::new(arguments.requests, arguments.timeout);
     let mut diagnosis = Diagnosis::default();
     runtime.block_on(async {
+        let asked = site;
+        let site = visits::secure_address(asked.clone(), &budget).await;
+        if site != asked {
+            let note = format!("{asked} redirects to {site}, which was visited");
+            diagnosis.notes.push(note);
+        }
         let how = (&budget, arguments.visitors);
         let visits = Visits::make(&site, plan.as_ref(), how, &mut diagnosis).await?;
         checks::check(&site, plan.as_ref(), &visits, &mut diagnosis);

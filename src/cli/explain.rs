@@ -11,7 +11,7 @@ use crate::experiment::message_edits::Redirect;
 use crate::experiment::minted;
 use crate::experiment::not_counted::NotCounted;
 use crate::experiment::resolve::{
-    self, Assignment, Membership, OutsideReason, Subject, membership,
+    Assignment, Membership, OutsideReason, Subject, VariesBy, membership,
 };
 use crate::experiment::robots::Robots;
 use crate::experiment::units::Units;
@@ -277,7 +277,7 @@ fn of_user(
         units: Some(&units),
         ..Subject::of(visitor.assigned_by())
     };
-    let assignment = resolve::resolve(experiments, request, &subject);
+    let (assignment, route) = proxy::assign(plan, request, Some(&subject), None);
     for (place, experiment) in experiments.iter().enumerate() {
         let index = ExperimentIndex(place);
         let inside = assignment.inside.iter().find(|it| it.experiment == index);
@@ -304,7 +304,16 @@ fn of_user(
             ..ExplainedGroup::of(assignments::of_membership(plan, index, found))
         });
     }
-    explanation.answer = answer(plan, request, assignment);
+    explanation.answer = answer(plan, &assignment, route);
+    if let Some((index, group, _)) = assignment.chosen.filter(|_| assignment.varies_by.page) {
+        let experiment = plan.experiment(index);
+        let group = &experiment.groups[group.0].name;
+        let how = format!(
+            "with the page that `Referer` names: {}={group} (`assets: follow`)",
+            experiment.name
+        );
+        explanation.answer.how = Some(how);
+    }
 }
 
 /// Says where a copy of a request goes, if this experiment chooses its upstream and copies it.
@@ -361,7 +370,7 @@ fn of_new(plan: &Plan, request: &Parts, explanation: &mut Explanation) {
     let undecided =
         |it: &Experiment| it.matcher.matches(request) && (it.chooses_upstream() || it.acts());
     if !plan.experiments.iter().any(undecided) {
-        explanation.answer = answer(plan, request, Assignment::default());
+        explanation.answer = of_nobody_known(plan, request);
     }
 }
 
@@ -385,13 +394,20 @@ fn of_nobody(
     explanation.answer = match not_counted {
         Some(NotCounted::Preflight) => match plan.counting.preflight {
             Some(upstream) => RequestAnswer::of(plan, upstream),
-            None => answer(plan, request, Assignment::default()),
+            // No experiment is asked.
+            None => answer(
+                plan,
+                &Assignment::default(),
+                proxy::find_route(plan, request, &mut VariesBy::default()),
+            ),
         },
-        _ => {
-            let assignment = resolve::unrecorded(&plan.experiments, request, None);
-            answer(plan, request, assignment)
-        }
+        _ => of_nobody_known(plan, request),
     };
+}
+
+fn of_nobody_known(plan: &Plan, request: &Parts) -> RequestAnswer {
+    let (assignment, route) = proxy::assign(plan, request, None, None);
+    answer(plan, &assignment, route)
 }
 
 /// Who answers a request, and how.
@@ -412,7 +428,7 @@ impl RequestAnswer {
 }
 
 /// Finds who answers a request: what the groups do, the route, and the upstream.
-fn answer(plan: &Plan, request: &Parts, mut assignment: Assignment) -> RequestAnswer {
+fn answer(plan: &Plan, assignment: &Assignment, route: Option<RouteIndex>) -> RequestAnswer {
     for &(index, group) in &assignment.acting {
         let experiment = plan.experiment(index);
         let group = &experiment.groups[group.0];
@@ -431,7 +447,6 @@ fn answer(plan: &Plan, request: &Parts, mut assignment: Assignment) -> RequestAn
     if let Some((_, _, chosen)) = assignment.chosen {
         return RequestAnswer::of(plan, chosen);
     }
-    let route = proxy::find_route(plan, request, &mut assignment.varies_by);
     let Some(index @ RouteIndex(place)) = route else {
         return RequestAnswer::of(plan, plan.default);
     };

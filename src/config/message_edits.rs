@@ -291,10 +291,11 @@ fn location(node: &Node<'_>, matcher: &Matcher) -> Option<PathTemplate> {
         return None;
     }
     let template = template(node, text, matcher)?;
-    if let Some(path) = template.literal()
-        && let Some(pattern) = only_path(matcher.condition())
+    // Whatever a `*` stands for.
+    let path = text.replace("**", "x").replace('*', "x");
+    if let Some(pattern) = only_path(matcher.condition())
         && text.starts_with('/')
-        && pattern.matches(path.split(['?', '#']).next().unwrap_or(path))
+        && pattern.matches(path.split(['?', '#']).next().unwrap_or(&path))
     {
         node.warn(
             format!(

@@ -12,7 +12,7 @@ use std::ops::RangeInclusive;
 pub const KEYS: &[(&str, &str)] = &[
     (
         "validators",
-        "version (ETags name the version that issued them), or off; version where groups have different upstreams",
+        "version (ETags name the version that issued them), or off; version where groups have different upstreams, paths or request headers",
     ),
     (
         "cookies",
@@ -43,8 +43,12 @@ pub fn read(node: &Node<'_>, groups: &[Group]) -> VersionRules {
     let mut upstreams = groups.iter().map(|group| group.upstream);
     let first = upstreams.next().flatten();
     let differ = upstreams.any(|it| it != first);
+    // One upstream that gets other requests for a group answers with another version, too.
+    let acts = |group: &Group| group.action.as_ref().is_some_and(|it| it.is_version());
+    let has_versions = differ || groups.iter().any(acts);
     for key in ["validators", "cookies", "assets", "skew", "when_down"] {
-        if let Some(node) = node.get(key).filter(|_| !differ) {
+        let is_possible = differ || (key == "validators" && has_versions);
+        if let Some(node) = node.get(key).filter(|_| !is_possible) {
             node.problem(
                 "the groups have the same upstream",
                 "give the groups different upstreams, or leave this out: there is one version only",
@@ -61,7 +65,7 @@ pub fn read(node: &Node<'_>, groups: &[Group]) -> VersionRules {
             Some(node) => skew(&node),
             None => differ.then_some(SKEW_S),
         },
-        marks_validators: validators.unwrap_or(differ),
+        marks_validators: validators.unwrap_or(has_versions),
         isolation: node.get("cookies").and_then(|node| isolation(&node)),
         when_down: node
             .get("when_down")
@@ -115,6 +119,32 @@ fn isolation(node: &Node<'_>) -> Option<CookieIsolation> {
         isolated,
         shared: shared.unwrap_or_default(),
     })
+}
+
+/// Warns of names that are isolated without an effect. All of the file must have been read, so that the cookies are known that
+/// watershed reads itself.
+pub fn warn_of_isolated(root: &Node<'_>) {
+    let experiments = root.get("experiments").filter(Node::is_map);
+    let experiments = experiments.map(|node| node.named("experiment"));
+    let lists = experiments.into_iter().flatten().filter_map(|(_, node)| {
+        let cookies = node.get("cookies").filter(Node::is_map)?;
+        cookies.get("isolated")
+    });
+    for node in lists.flat_map(|list| list.items()) {
+        let name = node.text(COOKIE).unwrap_or_default();
+        if name.contains('*') {
+            node.warn(
+                format!("`{name}` is the name of one cookie: `*` stands for nothing here"),
+                "write each name, or `cookies: isolate` for all but those of `shared`",
+            );
+        }
+        if node.is_cookie_read(name) || name.starts_with("watershed_") {
+            node.warn(
+                format!("`{name}` is always shared: watershed reads it"),
+                "leave it out",
+            );
+        }
+    }
 }
 
 fn when_down(node: &Node<'_>) -> WhenDown {

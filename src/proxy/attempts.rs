@@ -8,7 +8,6 @@ use super::forward;
 use super::h1::response_head::HeadWriter;
 use super::request_body::RequestBody;
 use super::send::{self, Failed, SendAttempt};
-use crate::config::plan::OtherVersion;
 use crate::upstream::PooledConnection;
 use std::pin::Pin;
 
@@ -17,8 +16,8 @@ const ATTEMPTS_MAX: u32 = 3;
 
 /// Why no upstream has answered.
 pub enum AttemptFailure {
-    /// What is answered instead, and the version that was asked in the place of the group's.
-    Error(ProxyError, Option<OtherVersion>),
+    /// What is answered instead.
+    Error(ProxyError),
     /// The client has left.
     ClientLeft,
 }
@@ -26,7 +25,7 @@ pub enum AttemptFailure {
 impl AttemptFailure {
     /// An error before any upstream was asked.
     pub fn of(code: ErrorCode) -> AttemptFailure {
-        AttemptFailure::Error(ProxyError::new(code), None)
+        AttemptFailure::Error(ProxyError::new(code))
     }
 }
 
@@ -140,7 +139,7 @@ async fn acquire_first(
         () = acquire::until(exchange.deadline) => Err(ProxyError::new(ErrorCode::TotalTimedOut)),
     };
     target.note(exchange);
-    acquired.map_err(|error| AttemptFailure::Error(error, target.fallback))
+    acquired.map_err(AttemptFailure::Error)
 }
 
 /// A response that was not passed on: what has come of it.
@@ -222,5 +221,5 @@ async fn recover(
     {
         return Ok(Next::Ask(next));
     }
-    Err(AttemptFailure::Error(error, target.fallback))
+    Err(AttemptFailure::Error(error))
 }

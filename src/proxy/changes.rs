@@ -3,19 +3,22 @@
 use crate::config::plan::{
     HttpsRedirect, OtherVersion, Plan, RouteAnswer, RouteIndex, UpstreamHost, UpstreamSite,
 };
-use crate::experiment::UpstreamIndex;
 use crate::experiment::http_view::{HeaderView as _, RequestView, without_port};
 use crate::experiment::message_edits::{GroupAction, MessageEdits, Redirect};
 use crate::experiment::path_rewrite::RewrittenPath;
 use crate::experiment::resolve::{Assignment, VariesBy};
+use crate::experiment::{ExperimentIndex, Group, GroupIndex, UpstreamIndex};
 use crate::proxy::h1::grammar;
 use crate::proxy::h1::request_head::Request;
 use crate::proxy::headers::edit::Edit;
 use crate::proxy::headers::forwarding::RequestChanges;
 use crate::proxy::headers::hop_by_hop::FORWARDED_HOST;
 use crate::proxy::headers::public_names::{self, PublicNames};
+use crate::proxy::headers::version_headers::VersionHeaders;
+use crate::proxy::headers::version_mark::VersionMark;
 use http::header::LOCATION;
 use http::{HeaderValue, Response, StatusCode};
+use std::borrow::Cow;
 use std::cell::RefCell;
 
 /// What the changes of one exchange depend on.
@@ -57,14 +60,44 @@ impl<'a> ServedBy<'a> {
         self.assignment
             .acting
             .iter()
-            .filter_map(move |&(index, group)| {
-                let experiment = plan.experiment(index);
-                let group = match self.fallback {
-                    Some(other) if other.experiment == index => other.group,
-                    _ => group,
-                };
-                experiment.groups[group.0].action.as_deref()
-            })
+            .filter_map(move |&(index, group)| self.group(plan, (index, group)).action.as_deref())
+    }
+
+    fn group(self, plan: &'a Plan, (index, group): (ExperimentIndex, GroupIndex)) -> &'a Group {
+        let group = match self.fallback {
+            Some(other) if other.experiment == index => other.group,
+            _ => group,
+        };
+        &plan.experiment(index).groups[group.0]
+    }
+
+    /// Returns what names the version in ETags; `None` where they name none. A version is an upstream, with what its
+    /// groups have it asked.
+    pub fn validator_mark(
+        self,
+        plan: &'a Plan,
+        versions: &'a VersionHeaders,
+    ) -> Option<Cow<'a, VersionMark>> {
+        let upstream = self.upstream?;
+        if !self.assignment.varies_by.marked_validators {
+            return None;
+        }
+        let mut name = String::new();
+        for &(index, group) in &self.assignment.acting {
+            let experiment = plan.experiment(index);
+            let group = self.group(plan, (index, group));
+            let is_version = group.action.as_ref().is_some_and(|it| it.is_version());
+            if is_version && experiment.versions.marks_validators {
+                name = format!("{name}\0{}\0{}", experiment.name, group.name);
+            }
+        }
+        Some(match name.is_empty() {
+            true => Cow::Borrowed(versions.mark(upstream)),
+            false => {
+                let upstream = &plan.upstream(upstream).name;
+                Cow::Owned(VersionMark::of(&format!("{upstream}{name}")))
+            }
+        })
     }
 
     fn site(self, plan: &'a Plan) -> Option<&'a UpstreamSite> {

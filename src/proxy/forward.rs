@@ -57,10 +57,13 @@ pub fn write(
     let plan = &*of.snapshot.plan;
     let changes = of.changes.map(|changes| changes.of_request(plan, by));
     let versions = &of.snapshot.plan_headers.versions;
-    let marked = by.assignment.varies_by.marked_validators;
+    let mark = by.validator_mark(plan, versions);
     let (mut version_fields, mut plain_cookies) = (VersionFields::new(), None);
-    if let Some(upstream) = by.upstream.filter(|_| marked || versions.isolates()) {
-        let (fields, plain) = request.for_version(versions, upstream, marked);
+    if let Some(upstream) = by
+        .upstream
+        .filter(|_| mark.is_some() || versions.isolates())
+    {
+        let (fields, plain) = request.for_version(versions, upstream, mark.as_deref());
         version_fields = fields;
         plain_cookies = versions.isolates().then(|| Box::new(plain));
     }

@@ -66,4 +66,5 @@ pub mod fuzzing {
 pub use changes::find_route;
 pub use headers::believed_client::believed_client;
 pub use observe::log_lines;
+pub use pipeline::assign;
 pub use snapshot::{SharedState, Snapshot, Worker};

@@ -4,10 +4,11 @@
 use crate::config::plan::{Plan, RouteIndex};
 use crate::experiment::http_view::{HeaderView as _, RequestView as _};
 use crate::experiment::identity;
-use crate::experiment::page_view::{PageRequest, referring_page};
+use crate::experiment::page_view::{PageRequest, is_part, referring_page};
 use crate::experiment::resolve::{AssignedBy, Assignment};
 use crate::experiment::served_pages::{
     self, PAGES_COOKIE, PageDigest, ServedPage, ServedPages, SignedPages, VERSION_PARAMETER,
+    VersionDigest,
 };
 use crate::experiment::{ExperimentIndex, GroupIndex, Lifecycle};
 use crate::proxy::changes::ServedBy;
@@ -26,8 +27,9 @@ type Version = (ExperimentIndex, GroupIndex);
 pub struct OpenPage {
     /// The page.
     page: PageDigest,
-    /// The version that is asked.
-    version: Version,
+    /// The version that is asked; `None` for a page of no experiment, which is remembered so that what belongs
+    /// to it does not follow the page that was opened before.
+    version: Option<Version>,
     /// Whether the response becomes the page.
     opens: bool,
     /// Whether that is another one than the user's group has.
@@ -56,7 +58,8 @@ pub fn follow(
     let signed = signed.and_then(SignedPages::read);
     let digest = |(path, query): (&str, Option<&str>)| PageDigest::of(path, query);
     // Who has no page open, as far as the cookie says, belongs to none.
-    let referring = signed.and_then(|_| referring_page(request)).map(digest);
+    let referrer = signed.and_then(|_| referring_page(request));
+    let referring = referrer.map(digest);
     let page = match kind.opens {
         true => Some(digest((request.path(), request.query()))),
         false => referring,
@@ -68,6 +71,7 @@ pub fn follow(
         now_s,
         signed,
         referring,
+        is_part_of_part: referrer.is_none_or(|(path, _)| is_part(path)),
     };
     let current = match assignment.chosen {
         Some((experiment, group, _)) => Some((experiment, group)),
@@ -85,10 +89,15 @@ pub fn follow(
     }
     let is_pinned = wanted.is_some();
     let is_remembered = kind.opens || (!is_pinned && open_pages.is_old(current));
-    let version = wanted.or(current)?;
+    let version = wanted.or(current);
+    if version.is_none() && !open_pages.is_left() {
+        return None;
+    }
     let mut inside = assignment.inside.iter();
-    let is_forced =
-        inside.any(|inside| inside.experiment == version.0 && inside.by == AssignedBy::Override);
+    let is_forced = inside.any(|inside| {
+        let is_own = version.is_some_and(|version| inside.experiment == version.0);
+        is_own && inside.by == AssignedBy::Override
+    });
     let page = page.filter(|_| is_remembered && !is_forced)?;
     Some(Box::new(OpenPage {
         page,
@@ -134,6 +143,8 @@ struct OpenPages<'a> {
     signed: Option<SignedPages<'a>>,
     /// The page that `Referer` names, where there is a cookie.
     referring: Option<PageDigest>,
+    /// Whether `Referer` names a file that belongs to a page, or nothing.
+    is_part_of_part: bool,
 }
 
 impl OpenPages<'_> {
@@ -162,12 +173,31 @@ impl OpenPages<'_> {
         })
     }
 
-    /// The pages that may still be followed, if they are to be believed.
+    /// The pages that are to be remembered, if they are to be believed.
     fn known(&self) -> ServedPages {
-        match self.is_genuine() {
-            true => self.live().map(|(page, _)| page).collect(),
-            false => ServedPages::new(),
+        if !self.is_genuine() {
+            return ServedPages::new();
         }
+        let is_live = |page: &ServedPage| match self.words().group_of(page.version) {
+            Some(version) => page.is_live(self.now_s, self.skew_s(version.0)),
+            None => page.version == VersionDigest::NONE,
+        };
+        let pages = self.signed.into_iter().flat_map(SignedPages::pages);
+        pages.filter(is_live).collect()
+    }
+
+    /// The version of the page that was opened last: `None` within for a page of no experiment.
+    fn latest(&self) -> Option<VersionDigest> {
+        let pages = self.signed.into_iter().flat_map(SignedPages::pages);
+        let mut pages = pages.filter(|page| !page.is_redirect);
+        pages.next().map(|page| page.version)
+    }
+
+    /// Whether a page of no experiment is opened behind one of an experiment.
+    fn is_left(&self) -> bool {
+        let opens = self.kind.opens && !self.kind.belongs;
+        let is_version = self.latest().is_some_and(|it| it != VersionDigest::NONE);
+        opens && is_version && self.live().next().is_some() && self.is_genuine()
     }
 
     /// The version whose redirect has led to a page.
@@ -221,15 +251,18 @@ impl OpenPages<'_> {
         let is_referring = |page: &ServedPage| Some(page.page) == self.referring;
         let mut of_page = self.live().filter(is_one);
         let of_page = of_page.find(|(it, _)| is_referring(it));
-        let (page, version) = of_page.or_else(|| self.live().find(is_one))?;
-        let is_page = is_referring(&page);
+        // A page of no experiment was opened since.
+        let is_left = || self.latest() == Some(VersionDigest::NONE);
+        let of_latest = || self.live().find(is_one).filter(|_| !is_left());
+        let (page, version) = of_page.or_else(of_latest)?;
+        let is_page = is_referring(&page) || self.is_part_of_part;
         let is_free = chosen.is_some() || self.may_follow(version.0, is_page);
         // Only what makes a difference is verified.
         (is_free && Some(version) != current && self.is_genuine()).then_some(version)
     }
 
     /// Whether a request that no experiment chooses an upstream for follows a page of this one. `is_page` says
-    /// whether it names that page.
+    /// whether it names that page, or a file of one.
     fn may_follow(&self, experiment: ExperimentIndex, is_page: bool) -> bool {
         let experiment = self.snapshot.plan.experiment(experiment);
         (is_page && experiment.versions.follows_assets) || experiment.matcher.matches(self.request)
@@ -267,9 +300,12 @@ impl OpenPage {
         head: &impl Edit,
     ) -> Option<String> {
         let plan = &snapshot.plan;
-        let version = self.served_by(by).filter(|_| self.keeps)?;
-        let digest = snapshot.plan_headers.digest(version.0, version.1)?;
-        let skew_s = plan.experiment(version.0).versions.skew_s?;
+        by.upstream.filter(|_| self.keeps)?;
+        let version = self.served_by(by);
+        let digest = match version {
+            Some((experiment, group)) => snapshot.plan_headers.digest(experiment, group)?,
+            None => VersionDigest::NONE,
+        };
         if cache_control::is_immutable(head) {
             return None;
         }
@@ -285,20 +321,30 @@ impl OpenPage {
             version: digest,
             at_s: self.now_s,
         };
-        if !is_redirect && !self.must_keep(snapshot, &page, version.0) {
+        let must_keep = match version {
+            Some((experiment, _)) => is_redirect || self.must_keep(snapshot, &page, experiment),
+            // A page of no experiment is remembered as soon as it has opened.
+            None => !is_redirect,
+        };
+        if !must_keep {
             return None;
         }
         let mut pages = self.known.clone();
         served_pages::add(&mut pages, page);
-        let keys = &plan.identity.keys;
+        let known = pages.iter().filter_map(|page| {
+            let (experiment, _) = snapshot.plan_headers.group_of(page.version)?;
+            plan.experiment(experiment).versions.skew_s
+        });
+        let (keys, skew_s) = (&plan.identity.keys, known.max()?);
         Some(served_pages::cookie(keys, &pages, skew_s, over_tls))
     }
 
     /// The version that serves the page in the end.
     fn served_by(&self, by: ServedBy<'_>) -> Option<Version> {
         by.upstream?;
-        let other = by.fallback.filter(|it| it.experiment == self.version.0);
-        Some(other.map_or(self.version, |it| (it.experiment, it.group)))
+        let version = self.version?;
+        let other = by.fallback.filter(|it| it.experiment == version.0);
+        Some(other.map_or(version, |it| (it.experiment, it.group)))
     }
 
     /// Whether the cookie has to be set: where versions may differ, and it does not say so already.
@@ -325,7 +371,11 @@ impl OpenPage {
             let is_same = it.page == page.page && it.version == page.version && !it.is_redirect;
             is_same && it.is_live(self.now_s, fresh_s)
         };
-        match has_other && self.opens {
+        let is_left = self
+            .known
+            .first()
+            .is_some_and(|it| it.version == VersionDigest::NONE);
+        match (has_other || is_left) && self.opens {
             // It is the latest one, too.
             true => !self.known.first().is_some_and(is_kept),
             false => !self.known.iter().any(is_kept),

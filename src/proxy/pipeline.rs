@@ -38,7 +38,7 @@ use super::respond::Provenance;
 use super::snapshot::{Snapshot, Worker};
 use crate::config::plan::{Plan, RouteIndex};
 use crate::experiment::UpstreamIndex;
-use crate::experiment::http_view::{HeaderView as _, RequestView as _};
+use crate::experiment::http_view::{HeaderView as _, RequestView};
 use crate::experiment::identity::{self, Visitor};
 use crate::experiment::not_counted::{NotCounted, UncountedRequest};
 use crate::experiment::override_token::Override;
@@ -267,9 +267,9 @@ fn decide<'b>(
 }
 
 /// Phase *assign*. What no experiment matches follows the page that it belongs to, unless a route answers it.
-fn assign(
+pub fn assign<'a>(
     plan: &Plan,
-    request: &Request<'_>,
+    request: impl RequestView<'a>,
     subject: Option<&Subject<'_>>,
     forced: Option<&Override>,
 ) -> (Assignment, Option<RouteIndex>) {
@@ -297,9 +297,9 @@ fn assign(
 }
 
 /// Finds the route of a request, if no experiment has chosen its upstream.
-fn routed(
+fn routed<'a>(
     plan: &Plan,
-    request: &Request<'_>,
+    request: impl RequestView<'a>,
     mut assignment: Assignment,
 ) -> (Assignment, Option<RouteIndex>) {
     let mut route = None;
@@ -510,11 +510,13 @@ pub async fn exchange_with_upstream<C: ClientStream, H: HeadWriter>(
             Some(responding)
         }
         Err(AttemptFailure::ClientLeft) => None,
-        Err(AttemptFailure::Error(error, fallback)) => {
+        Err(AttemptFailure::Error(error)) => {
             policy::log_error(client.worker(), &error);
+            // A version that could not stand in has no part in the error.
+            exchange.progress.goes_to(exchange.upstream(), None);
             exchange.trace(|spans| spans.failed(&error));
             let unread = body.is_some_and(|body| !body.is_through());
-            let provenance = Provenance::own(fallback, unread);
+            let provenance = Provenance::own(unread);
             let worker = client.worker();
             let response = exchange.respond_error(worker, error.code, provenance, received, head);
             Some(Responding {

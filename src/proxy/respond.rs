@@ -39,12 +39,13 @@ pub struct Provenance {
 }
 
 impl Provenance {
-    /// Of a response that watershed made itself.
-    pub fn own(fallback: Option<OtherVersion>, unread: bool) -> Provenance {
+    /// Of a response that watershed made itself. No version has served, also where another one was asked in the
+    /// place of the group's.
+    pub fn own(unread: bool) -> Provenance {
         Provenance {
             upstream: None,
             is_changed: false,
-            fallback,
+            fallback: None,
             version: Version::HTTP_11,
             unread,
         }
@@ -105,7 +106,7 @@ impl Exchange<'_> {
         let at = Instant::now();
         let provenance = Provenance {
             is_changed: true,
-            ..Provenance::own(None, unread)
+            ..Provenance::own(unread)
         };
         self.record(worker, &response, provenance, at);
         self.responds_itself(&response, received, at, None);
@@ -223,7 +224,7 @@ impl Exchange<'_> {
             changes.to_response(plan, by, self.over_tls, &mut edited);
         }
         if let Some(upstream) = provenance.upstream {
-            self.keep_versions_apart(upstream, &mut edited);
+            self.keep_versions_apart((upstream, by), &mut edited);
         }
         let page_cookie = self.open_page.as_deref().and_then(|page| {
             let how = (edited.answer.status, self.over_tls);
@@ -246,16 +247,20 @@ impl Exchange<'_> {
     }
 
     /// Marks what clients keep of a response of this upstream's version.
-    fn keep_versions_apart(&self, upstream: UpstreamIndex, head: &mut impl Edit) {
+    fn keep_versions_apart(
+        &self,
+        (upstream, by): (UpstreamIndex, ServedBy<'_>),
+        head: &mut impl Edit,
+    ) {
         let versions = &self.snapshot.plan_headers.versions;
-        let marked = self.assignment.varies_by.marked_validators;
-        if marked || versions.isolates() {
+        let mark = by.validator_mark(&self.snapshot.plan, versions);
+        if mark.is_some() || versions.isolates() {
             let plain = self.plain_cookies.borrow();
             let plain: &[Box<[u8]>] = match plain.as_deref() {
                 Some(plain) => plain,
                 None => &[],
             };
-            versions.to_response((upstream, marked), plain, self.began_ms, head);
+            versions.to_response((upstream, mark.as_deref()), plain, self.began_ms, head);
         }
     }
 

@@ -1,6 +1,7 @@
 //! The plan that is served: the plan of the file, changed by decisions, with the secrets that sign.
 
 use super::decided_plan::{DecidedPlan, KnownDecisions};
+use super::file_decisions::FileDecision;
 use super::secrets::Secrets;
 use crate::admin::clock::now_ms;
 use crate::config::InvalidConfig;
@@ -12,8 +13,10 @@ use crate::regular_file;
 use crate::store::decisions::{StandingDecisions, StoredDefinitions};
 use crate::store::{Store, StoreError, chain};
 use crate::telemetry::Problems;
+use std::borrow::Cow;
 #[cfg(feature = "dns")]
 use std::collections::BTreeSet;
+use std::collections::VecDeque;
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
 #[cfg(feature = "dns")]
@@ -26,6 +29,8 @@ use tokio::sync::{Notify, watch};
 
 /// How often decisions are read from the store.
 const INTERVAL: Duration = Duration::from_secs(2);
+/// How many files wait for the store.
+const REPLACED_MAX: usize = 100;
 /// How long the start waits for the decisions of the store.
 const START_WITHIN: Duration = Duration::from_secs(3);
 
@@ -46,6 +51,8 @@ struct PlanInputs {
     scheduled: Vec<Lifecycle>,
     /// Whether the store has the definitions of this plan.
     is_registered: bool,
+    /// Plans that were replaced before the store had their definitions, the oldest first.
+    replaced: VecDeque<Arc<Plan>>,
     names: ResolvedNames,
 }
 
@@ -71,6 +78,7 @@ impl ActivePlan {
             secrets: secrets.known().to_vec(),
             scheduled: Vec::new(),
             is_registered: false,
+            replaced: VecDeque::new(),
             names: ResolvedNames::default(),
         };
         inputs.note_schedules(now_ms());
@@ -89,12 +97,31 @@ impl ActivePlan {
 
     /// Returns what decisions would make of another plan of the file.
     pub fn decided(&self, plan: &Plan) -> DecidedPlan {
-        self.inputs().known.apply(plan, now_ms())
+        let now_ms = now_ms();
+        let inputs = self.inputs();
+        let known = inputs.expected(now_ms);
+        match inputs.is_registered {
+            true => known.apply(plan, now_ms),
+            // What the plan of now says holds, although the store does not know it yet.
+            false => known.after(&inputs.plan, now_ms).apply(plan, now_ms),
+        }
     }
 
     /// Replaces the plan of the file.
     pub fn load(&self, plan: Plan) {
-        self.change(|inputs| (inputs.plan, inputs.is_registered) = (plan, false));
+        self.change(|inputs| {
+            let before = std::mem::replace(&mut inputs.plan, plan);
+            let says = |plan: &Plan| (plan.definitions.clone(), plan.retired.clone());
+            let is_registered = std::mem::take(&mut inputs.is_registered);
+            if is_registered || says(&before) == says(&inputs.plan) {
+                return;
+            }
+            inputs.replaced.push_back(Arc::new(before));
+            if inputs.replaced.len() > REPLACED_MAX {
+                tracing::warn!("what an earlier file said of experiments is forgotten: the store has been away for too long");
+                inputs.replaced.pop_front();
+            }
+        });
     }
 
     /// Returns the names of the file's endpoints, and the name servers that know their addresses.
@@ -141,36 +168,56 @@ impl ActivePlan {
         Ok(())
     }
 
+    /// Stores what a plan changes.
+    async fn store_changes(
+        store: &dyn Store,
+        known: &mut KnownDecisions,
+        (changed, decisions): &(StoredDefinitions, Vec<FileDecision>),
+    ) -> Result<(), StoreError> {
+        if !changed.is_empty() {
+            store.define(changed).await?;
+        }
+        for decision in decisions {
+            decision.record(store).await?;
+        }
+        if !changed.is_empty() || !decisions.is_empty() {
+            *known = KnownDecisions::read(store).await?;
+        }
+        Ok(())
+    }
+
     /// Stores the definitions of the file's experiments, once for each plan, with the decisions that follow
-    /// from them, and planned times that have passed.
+    /// from them, and planned times that have passed. Plans that are no longer served go first: a winner that the file
+    /// named for a moment is a promotion.
     async fn register(
         &self,
         store: &dyn Store,
         known: &mut KnownDecisions,
     ) -> Result<(), StoreError> {
         let now_ms = now_ms();
-        let (digest, changed, mut decisions) = {
+        loop {
+            let next = self.inputs().replaced.front().map(Arc::clone);
+            let Some(plan) = next else {
+                break;
+            };
+            let changes = known.changes(&plan, now_ms);
+            ActivePlan::store_changes(store, known, &changes).await?;
+            self.inputs().replaced.pop_front();
+        }
+        let (digest, mut changes) = {
             let inputs = self.inputs();
-            let (changed, decisions) = match inputs.is_registered {
+            let changes = match inputs.is_registered {
                 true => Default::default(),
                 false => known.changes(&inputs.plan, now_ms),
             };
-            (inputs.plan.digest, changed, decisions)
+            (inputs.plan.digest, changes)
         };
-        if !changed.is_empty() {
-            store.define(&changed).await?;
+        if changes.0.is_empty() {
+            changes
+                .1
+                .extend(known.passed_times(&self.inputs().plan, now_ms));
         }
-        let is_defined = changed.is_empty();
-        if is_defined {
-            let inputs = self.inputs();
-            decisions.extend(known.passed_times(&inputs.plan, now_ms));
-        }
-        for decision in &decisions {
-            decision.record(store).await?;
-        }
-        if !is_defined || !decisions.is_empty() {
-            *known = KnownDecisions::read(store).await?;
-        }
+        ActivePlan::store_changes(store, known, &changes).await?;
         let mut inputs = self.inputs();
         inputs.is_registered = inputs.plan.digest == digest;
         Ok(())
@@ -185,7 +232,7 @@ impl ActivePlan {
         how(&mut inputs);
         let now_ms = now_ms();
         inputs.note_schedules(now_ms);
-        let DecidedPlan { plan, lost, .. } = inputs.known.apply(&inputs.plan, now_ms);
+        let DecidedPlan { plan, lost, .. } = inputs.expected(now_ms).apply(&inputs.plan, now_ms);
         // The file was sound before: another replica's file has the upstream.
         if !lost.is_empty() {
             tracing::error!("a promotion cannot stay in effect here: {lost:?}");
@@ -354,6 +401,15 @@ fn remember(file: &Path, known: &KnownDecisions) {
 }
 
 impl PlanInputs {
+    /// What the store knows, and what it will know once it has the plans that were replaced.
+    fn expected(&self, now_ms: u64) -> Cow<'_, KnownDecisions> {
+        let mut known = Cow::Borrowed(&self.known);
+        for plan in &self.replaced {
+            known = Cow::Owned(known.after(plan, now_ms));
+        }
+        known
+    }
+
     fn note_schedules(&mut self, now_ms: u64) {
         let schedules = self.plan.experiments.iter().map(|it| it.schedule);
         self.scheduled = schedules.map(|it| it.at(now_ms)).collect();

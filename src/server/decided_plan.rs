@@ -156,6 +156,18 @@ impl KnownDecisions {
         (changed, decisions)
     }
 
+    /// What the store knows once it has the changes of a plan.
+    pub fn after(&self, plan: &Plan, now_ms: u64) -> KnownDecisions {
+        let (changed, decisions) = self.changes(plan, now_ms);
+        let mut after = self.clone();
+        after.definitions.extend(changed);
+        for decision in decisions {
+            let (name, next) = decision.into_standing();
+            after.decisions.insert(name, next);
+        }
+        after
+    }
+
     /// Whether a file has an experiment again whose promotion stayed in effect without it, as another one:
     /// the promotion was of other versions.
     fn has_superseded(&self, name: &str, text: &str) -> bool {

@@ -121,6 +121,11 @@ impl FileDecision {
         self
     }
 
+    /// The experiment, and what stands for it then.
+    pub fn into_standing(self) -> (String, StandingDecision) {
+        (self.entry.experiment, self.next)
+    }
+
     /// Stores it. If somebody else has decided meanwhile, that stands.
     pub async fn record(&self, store: &dyn Store) -> Result<(), StoreError> {
         record_decision(store, self.before_ms, &self.next, &self.entry).await?;

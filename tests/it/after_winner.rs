@@ -214,6 +214,43 @@ fn winner_of_the_file_stays_when_the_experiment_leaves() {
 }
 
 #[test]
+fn winner_and_retired_that_stood_in_the_file_for_a_moment_hold() {
+    for (redis, site) in stores() {
+        let mut proxy = Proxy::start(&site.routes(SITE, ""));
+        registered(&proxy, false);
+        let away = |is_away: bool| {
+            if let Some(redis) = &redis {
+                redis.signal(if is_away { "STOP" } else { "CONT" });
+            }
+        };
+        // The store learns of it later.
+        away(true);
+        let won = SITE.replace("percent: 50", "percent: 50, winner: experiment");
+        load(&proxy, &site.routes(&won, ""), 200);
+        let said = load(&proxy, &site.routes("", ""), 200);
+        assert!(said.contains("its promotion by the routes file"), "{said}");
+        assert_eq!(seen(&proxy, "/shop/a"), all("n"));
+        away(false);
+        registered(&proxy, true);
+        assert_eq!(seen(&proxy, "/shop/a"), all("n"));
+        proxy.kill();
+        proxy.again(&site.routes("", ""));
+        assert_eq!(seen(&proxy, "/shop/a"), all("n"));
+        until_stored(&proxy, |site| site["retired"] == false);
+
+        away(true);
+        load(&proxy, &site.routes("", "retired: [site]"), 200);
+        load(&proxy, &site.routes("", ""), 200);
+        assert_eq!(seen(&proxy, "/shop/a"), all("c"));
+        away(false);
+        until_stored(&proxy, |site| site["retired"] == true);
+        proxy.kill();
+        proxy.again(&site.routes("", ""));
+        assert_eq!(seen(&proxy, "/shop/a"), all("c"));
+    }
+}
+
+#[test]
 fn experiment_of_the_same_name_ends_a_promotion() {
     for (_redis, site) in stores() {
         let mut proxy = Proxy::start(&site.routes(SITE, ""));

@@ -146,6 +146,53 @@ fn check_describes_a_file_or_reports_all_errors() {
 }
 
 #[test]
+fn explain_follows_the_page_that_referer_names() {
+    let folder = TempDir::new().unwrap();
+    let routes = "upstreams: { shop: \"http://127.0.0.1:1\", next: \"http://127.0.0.1:2\" }\ndefault: shop\n\
+                  user: { cookie: uid }\nroutes: [ { match: /old, redirect: /new } ]\n\
+                  experiments: { pay: { match: /checkout/**, control: shop, experiment: next, percent: 100 } }\n";
+    let file = file(&folder, routes);
+    let explain = |target: &str, headers: &[&str]| {
+        let mut arguments = vec![
+            "explain",
+            "-c",
+            &*file,
+            "--request",
+            target,
+            "--user",
+            "ann",
+        ];
+        for header in headers {
+            arguments.extend(["-H", header]);
+        }
+        let said = run(&arguments);
+        assert_eq!(said.code, 0, "{}", said.err);
+        said.out
+    };
+    let host = "Host: www.example.com";
+    let of_page = "Referer: https://www.example.com/checkout/pay";
+    let said = explain("GET /assets/app.js", &[host, of_page]);
+    let page = "with the page that `Referer` names: pay=experiment";
+    assert!(
+        said.contains(page) && said.ends_with("upstream: next\n"),
+        "{said}"
+    );
+    let other = "Referer: https://www.example.com/home";
+    for headers in [&[host, other][..], &[host]] {
+        let said = explain("GET /assets/app.js", headers);
+        assert!(
+            !said.contains("Referer") && said.ends_with("upstream: shop\n"),
+            "{said}"
+        );
+    }
+    let said = explain("GET /old", &[host, of_page]);
+    assert!(
+        said.contains("routes.0: /old is redirected to /new"),
+        "{said}"
+    );
+}
+
+#[test]
 fn check_recommends_a_max_for_browser_values() {
     let folder = TempDir::new().unwrap();
     let advised = |more: &str, max: &str| {

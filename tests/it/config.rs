@@ -812,6 +812,44 @@ fn words_that_were_booleans_are_named() {
 }
 
 #[test]
+fn rules_without_an_effect_are_warned_of() {
+    let warned = |from: &str, to: &str, more: &str, words: &[&str]| {
+        let text = format!("{}{more}", SOUND.replacen(from, to, 1));
+        let warnings = parse(&text).unwrap().warnings;
+        let lines: Vec<String> = warnings.iter().map(|it| it.line().to_string()).collect();
+        for word in words {
+            assert!(
+                lines.iter().any(|line| line.contains(word)),
+                "{word}: {lines:?}"
+            );
+        }
+        assert_eq!(lines.len(), words.len(), "{lines:?}");
+    };
+    let isolated = "percent: 10, cookies: { isolated: [sid, uid, watershed_id, \"s*\"] }";
+    let words = [
+        "`uid` is always shared",
+        "`watershed_id` is always shared",
+        "`s*` is the name of one cookie",
+    ];
+    warned("percent: 10", isolated, "user: { cookie: uid }\n", &words);
+    for redirect in [
+        "/a/** , redirect: /a/b/**",
+        "/** , redirect: /new/**",
+        "/a , redirect: \"/a?b\"",
+    ] {
+        let routes = format!("routes:\n  - {{ match: {redirect} }}\n");
+        warned(
+            "percent: 10",
+            "percent: 10, match: /x",
+            &routes,
+            &["without end"],
+        );
+    }
+    let routes = "routes:\n  - { match: /a/**, redirect: /b/** }\n";
+    warned("percent: 10", "percent: 10, match: /x", routes, &[]);
+}
+
+#[test]
 fn tabs_in_the_indentation_are_named() {
     let tab = |text: &str, place: &str, lines: &str| {
         check(

@@ -1,5 +1,6 @@
 //! `watershed doctor` on sites with mistakes, and what results say of responses that count for nothing.
 
+use crate::support::client::Client;
 use crate::support::proxy::{BINARY, Proxy};
 use crate::support::raw::Raw;
 use crate::wire::tls::{Authority, tls_address};
@@ -281,6 +282,86 @@ fn file_that_does_not_come_is_reported_and_the_rest_is_checked() {
     assert_eq!(code, Some(3), "{document:#}");
     has(&document, "no_response", &["/slow.js", "--timeout"]);
     has(&document, "equal_cookies", &["sid"]);
+}
+
+#[test]
+fn files_that_stylesheets_need_and_redirects_are_followed() {
+    let site = || {
+        Raw::start(|mut peer| {
+            while let Some(request) = peer.request() {
+                let path = request.split(' ').nth(1).unwrap_or_default();
+                let (head, body) = match path {
+                    "/shop" => ("200 OK", "<link rel=stylesheet href=/app.css>"),
+                    "/app.css" => (
+                        "200 OK\r\nContent-Type: text/css",
+                        "@import \"base.css\"; a { background: url(/gone.png) }",
+                    ),
+                    "/base.css" => (
+                        "200 OK\r\nContent-Type: text/css",
+                        "b { src: url('f.woff2') }",
+                    ),
+                    "/round" => ("302 Found\r\nLocation: /round", ""),
+                    _ => ("404 Not Found", ""),
+                };
+                let length = body.len();
+                peer.say(format!(
+                    "HTTP/1.1 {head}\r\nContent-Length: {length}\r\n\r\n{body}"
+                ));
+            }
+        })
+    };
+    let (one, other) = (site(), site());
+    let proxy = Proxy::start(&routes([&one, &other], "", ""));
+    let (code, document) = doctor(&proxy, "/shop", &["--visitors", "0"]);
+    assert_eq!(code, Some(3), "{document:#}");
+    has(
+        &document,
+        "missing_file",
+        &["control", "/gone.png", "/f.woff2"],
+    );
+    has(
+        &document,
+        "missing_file",
+        &["experiment", "/gone.png", "/f.woff2"],
+    );
+    let (code, document) = doctor(&proxy, "/round", &["--visitors", "0"]);
+    assert_eq!(code, Some(3), "{document:#}");
+    has(&document, "endless_redirect", &["/round"]);
+}
+
+#[test]
+fn site_that_redirects_to_https_is_visited_there() {
+    let authority = Authority::new();
+    authority.certify("site", &["localhost"]);
+    let (one, other) = (version("current", "", "old"), version("next", "", "new"));
+    let tls = |https: &str| {
+        format!(
+            "tls: {{ listen: 127.0.0.1:0, certificates: {{ cert: {}, key: {} }} }}\n{https}",
+            authority.file("site.pem"),
+            authority.file("site.key")
+        )
+    };
+    let proxy = Proxy::start(&routes([&one, &other], "", &tls("")));
+    let port = tls_address(&proxy).port();
+    proxy.write(&routes(
+        [&one, &other],
+        "",
+        &tls(&format!(
+            "https: {{ redirect: 308, port: {port}, hsts: 1h }}\n"
+        )),
+    ));
+    let answer = Client::admin(proxy.admin).post("/admin/reload", "", "");
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let mut command = Command::new(BINARY);
+    command.env("SSL_CERT_FILE", authority.file("ca.pem"));
+    let url = format!("http://localhost:{}/shop", proxy.public.port());
+    let (code, document) = visit(command, &proxy, &url, &["--visitors", "2"]);
+    assert_eq!(code, Some(0), "{document:#}");
+    let note = format!("redirects to https://localhost:{port}/shop");
+    assert!(
+        document["notes"].to_string().contains(&note),
+        "{document:#}"
+    );
 }
 
 #[test]

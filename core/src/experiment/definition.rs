@@ -286,9 +286,22 @@ impl Experiment {
         self.with_versions(|versions| versions.other(asked))
     }
 
+    /// Whether users get the version of a group now, as those of control always do: a draft, a version that waits for
+    /// its start, and one that was rolled back are for nobody without an override.
+    fn is_released(&self, group: GroupIndex) -> bool {
+        let has_users = || self.traffic.get() > 0.0 && self.groups[group.0].weight.get() > 0.0;
+        group == self.control
+            || match self.lifecycle {
+                Lifecycle::Running => has_users(),
+                Lifecycle::Promoted => self.winner == Some(group),
+                _ => false,
+            }
+    }
+
     fn with_versions<T>(&self, use_them: impl FnOnce(&GroupVersions<'_>) -> T) -> T {
         use_them(&GroupVersions {
             upstream: &|group| self.groups[group.0].upstream,
+            is_released: &|group| self.is_released(group),
             groups: self.groups.len(),
             control: self.control,
         })

@@ -69,6 +69,11 @@ pub struct GroupAction {
 }
 
 impl GroupAction {
+    /// Whether the upstream gets other requests, so that its responses are those of another version.
+    pub fn is_version(&self) -> bool {
+        self.edits.path.is_some() || !self.edits.request.is_empty()
+    }
+
     /// Whether nothing is different.
     pub fn is_empty(&self) -> bool {
         self.edits.is_empty() && self.redirect.is_none()

@@ -8,7 +8,13 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 
 const FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+const FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// What browsers call frames.
+const FRAMES: [&[u8]; 5] = [b"iframe", b"frame", b"embed", b"object", b"fencedframe"];
+/// Ends of paths whose files load others.
+const LOADING: [&str; 3] = [".css", ".js", ".mjs"];
 
 /// A request as if it asked for the page that it belongs to.
 #[derive(Clone, Copy, Debug)]
@@ -72,14 +78,26 @@ pub struct PageRequest {
 impl PageRequest {
     /// Reads the method, and what browsers say of their requests.
     pub fn of<'a>(request: impl RequestView<'a>) -> PageRequest {
-        let opens = is_navigation(request);
-        let site = request.fields().first(&FETCH_SITE);
+        let fields = request.fields();
+        let site = fields.first(&FETCH_SITE);
         let is_same_site = site.is_none_or(|site| site == b"same-origin");
+        // A frame is a part of the page around it, if that is of this site.
+        let is_frame = || {
+            fields
+                .first(&FETCH_DEST)
+                .is_some_and(|to| FRAMES.contains(&to))
+        };
+        let opens = is_navigation(request) && !(is_same_site && is_frame());
         PageRequest {
             opens,
             belongs: is_same_site && !(opens && is_safe(request)),
         }
     }
+}
+
+/// Whether a path in `Referer` is of a file that belongs to a page itself, such as a stylesheet that needs a font.
+pub fn is_part(path: &str) -> bool {
+    LOADING.iter().any(|end| path.ends_with(end))
 }
 
 /// Returns the path and query of the page that a request names in `Referer`.
@@ -176,6 +194,11 @@ mod tests {
             &[host, page, same, ("sec-fetch-mode", "navigate")],
             None,
         );
+        // A frame of the site is a part of its page, and one of another site is a page.
+        let frame = [("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "iframe")];
+        check("GET", &[host, page, same, frame[0], frame[1]], of_page);
+        let other = ("sec-fetch-site", "cross-site");
+        check("GET", &[host, page, other, frame[0], frame[1]], None);
         check("GET", &[host, page, ("sec-fetch-site", "cross-site")], None);
         check("GET", &[host, page, ("accept", "image/png")], of_page);
         check("GET", &[host, page, ("accept", "text/html, */*")], None);

@@ -261,14 +261,6 @@ impl PathTemplate {
         }
         (self.pattern.is_empty() || left.is_empty()).then_some((ones, ""))
     }
-
-    /// Returns the text without the parts that are taken over, for a template that has none.
-    pub fn literal(&self) -> Option<&str> {
-        match &*self.parts {
-            [TemplatePart::Literal(text)] => Some(text),
-            _ => None,
-        }
-    }
 }
 
 /// As the file writes it.

@@ -74,6 +74,9 @@ impl PageDigest {
 }
 
 impl VersionDigest {
+    /// Stands for a page that no experiment divides, in the place of a version.
+    pub const NONE: VersionDigest = VersionDigest(0);
+
     /// The digest of a version.
     pub fn of(experiment: &str, group: &str, upstream: &str) -> VersionDigest {
         VersionDigest(murmur3_32(
@@ -141,6 +144,9 @@ pub fn add(pages: &mut ServedPages, page: ServedPage) {
     pages.retain(|it| it.page != page.page || it.is_redirect != page.is_redirect);
     if !page.is_redirect {
         pages.retain(|it| it.page != page.page);
+    }
+    if page.version == VersionDigest::NONE {
+        pages.retain(|it| it.version != VersionDigest::NONE);
     }
     if pages.len() >= PAGES_MAX {
         let same = pages.iter().rposition(|it| it.version == page.version);

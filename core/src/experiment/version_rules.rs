@@ -69,6 +69,8 @@ impl WhenDown {
 pub struct GroupVersions<'a> {
     /// The upstream of each group.
     pub upstream: &'a dyn Fn(GroupIndex) -> Option<UpstreamIndex>,
+    /// Whether users get the version of a group now. Others serve nobody, not even in the place of one that fails.
+    pub is_released: &'a dyn Fn(GroupIndex) -> bool,
     /// The number of groups.
     pub groups: usize,
     /// The control group.
@@ -76,11 +78,12 @@ pub struct GroupVersions<'a> {
 }
 
 impl GroupVersions<'_> {
-    /// Returns the first group, control before all others, whose upstream is another one than that of a group.
+    /// Returns the first group, control before all others, whose upstream is another one than that of a group, and whose
+    /// version users get now.
     pub fn other(&self, asked: GroupIndex) -> Option<GroupIndex> {
         let all = (0..self.groups).map(GroupIndex);
         let mut all = std::iter::once(self.control).chain(all);
-        all.find(|it| self.differ(*it, asked))
+        all.find(|it| self.differ(*it, asked) && (self.is_released)(*it))
     }
 
     fn differ(&self, one: GroupIndex, other: GroupIndex) -> bool {
@@ -93,6 +96,9 @@ impl GroupVersions<'_> {
 mod tests {
     use super::*;
 
+    /// The group whose version no user gets.
+    const UNRELEASED: usize = 3;
+
     #[test]
     fn stand_in_is_another_version() {
         let check =
@@ -100,6 +106,7 @@ mod tests {
                 let upstream = |group: GroupIndex| upstreams[group.0].map(UpstreamIndex);
                 let versions = GroupVersions {
                     upstream: &upstream,
+                    is_released: &|group| group.0 != UNRELEASED,
                     groups: upstreams.len(),
                     control: GroupIndex(0),
                 };
@@ -112,6 +119,18 @@ mod tests {
                 assert_eq!(found, expected, "{serve:?} {upstreams:?} {failed}");
             };
         let two = [Some(0), Some(1)];
+        check(
+            StandIn::Other,
+            &[Some(0), Some(0), Some(2), Some(3)],
+            0,
+            Some(2),
+        );
+        check(
+            StandIn::Other,
+            &[Some(0), Some(0), Some(0), Some(3)],
+            0,
+            None,
+        );
         check(StandIn::Control, &two, 1, Some(0));
         check(StandIn::Control, &two, 0, None);
         check(StandIn::Other, &two, 1, Some(0));

@@ -40,7 +40,7 @@ const TIPS: &[(&str, &str, &str)] = &[
     (
         "fallbacks",
         "Fallbacks",
-        "Requests that another version answered because the upstream of the group was down. They still count for the group.",
+        "Requests that another version answered because the upstream of the group was down. They count for no group.",
     ),
     (
         "identities",

@@ -1,9 +1,10 @@
 //! A user's browser, as far as it matters here: cookies, redirects and what browsers say of requests.
 
+use super::diagnosis::Problem;
 use super::html::PageAddress;
 use crate::cli::admin_client::respond_to;
 use anyhow::Context;
-use http::header::{ACCEPT, COOKIE, HOST, LOCATION, REFERER, SET_COOKIE, USER_AGENT};
+use http::header::{ACCEPT, CONTENT_TYPE, COOKIE, HOST, LOCATION, REFERER, SET_COOKIE, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use std::cell::Cell;
@@ -82,6 +83,13 @@ impl Seen {
         values.filter_map(|value| value.to_str().ok())
     }
 
+    /// Whether it is a stylesheet that came.
+    pub fn is_style(&self) -> bool {
+        let mut types = self.all(&CONTENT_TYPE);
+        let is_css = types.any(|it| it.to_ascii_lowercase().starts_with("text/css"));
+        self.status.is_success() && (is_css || self.address.target().contains(".css"))
+    }
+
     /// Where it redirects to, if it does.
     pub fn redirect(&self) -> Option<PageAddress> {
         let location = self.fields.get(LOCATION)?.to_str().ok()?;
@@ -113,7 +121,7 @@ impl Browser {
         &mut self,
         page: &PageAddress,
         budget: &RequestBudget,
-    ) -> (Vec<Seen>, Option<anyhow::Error>) {
+    ) -> (Vec<Seen>, Option<Problem>) {
         let mut all: Vec<Seen> = Vec::new();
         let mut next = Some(page.clone());
         while let Some(address) = next.take() {
@@ -126,15 +134,34 @@ impl Browser {
             let seen = match self.ask(&address, &fields, budget).await {
                 Ok(Some(seen)) => seen,
                 Ok(None) => break,
-                Err(error) => return (all, Some(error)),
+                Err(problem) => return (all, Some(problem)),
             };
             let to = seen.redirect().map(|to| to.as_known_from(page));
             all.push(seen);
             let is_known = |to: &PageAddress| all.iter().any(|it| it.address == *to);
-            next = to
-                .filter(|to| to.is_same_site(page) && all.len() <= REDIRECTS_MAX && !is_known(to));
+            next = to.filter(|to| to.is_same_site(page));
+            if let Some(to) = next
+                .as_ref()
+                .filter(|to| all.len() > REDIRECTS_MAX || is_known(to))
+            {
+                let endless = Problem {
+                    kind: "endless_redirect",
+                    found: format!("{page} redirects without end, at last to {to}"),
+                    fix: "let one of the redirects lead to a page".to_owned(),
+                };
+                return (all, Some(endless));
+            }
         }
         (all, None)
+    }
+
+    /// Asks for a page, and follows no redirect.
+    pub async fn ask_once(
+        &mut self,
+        page: &PageAddress,
+        budget: &RequestBudget,
+    ) -> Result<Option<Seen>, Problem> {
+        self.ask(page, &[], budget).await
     }
 
     /// Loads a file that a page needs, or would need: `referer` names the page.
@@ -143,7 +170,7 @@ impl Browser {
         file: &PageAddress,
         referer: Option<&PageAddress>,
         budget: &RequestBudget,
-    ) -> anyhow::Result<Option<Seen>> {
+    ) -> Result<Option<Seen>, Problem> {
         let referer = referer.map(ToString::to_string);
         let mut fields = vec![
             (ACCEPT.as_str(), "*/*"),
@@ -161,10 +188,24 @@ impl Browser {
         address: &PageAddress,
         fields: &[(&str, &str)],
         budget: &RequestBudget,
-    ) -> anyhow::Result<Option<Seen>> {
+    ) -> Result<Option<Seen>, Problem> {
         if !budget.take() {
             return Ok(None);
         }
+        let seen = self.seen(address, fields, budget).await;
+        seen.map(Some).map_err(|error| Problem {
+            kind: "no_response",
+            found: format!("{error:#}"),
+            fix: "let the site answer faster, raise --timeout, or correct the address".to_owned(),
+        })
+    }
+
+    async fn seen(
+        &mut self,
+        address: &PageAddress,
+        fields: &[(&str, &str)],
+        budget: &RequestBudget,
+    ) -> anyhow::Result<Seen> {
         let mut request = Request::get(address.target())
             .header(HOST, address.authority())
             .header(
@@ -209,7 +250,7 @@ impl Browser {
             text: String::from_utf8_lossy(&body).into_owned(),
         };
         self.keep_cookies(&seen);
-        Ok(Some(seen))
+        Ok(seen)
     }
 
     fn keep_cookies(&mut self, seen: &Seen) {

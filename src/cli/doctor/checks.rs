@@ -26,11 +26,7 @@ pub fn check(site: &PageAddress, plan: Option<&Plan>, visits: &Visits, diagnosis
     };
     through_watershed(site, pages(), diagnosis);
     for failure in &visits.failures {
-        diagnosis.add(
-            "no_response",
-            format!("{failure:#}"),
-            "let the site answer faster, raise --timeout, or correct the address",
-        );
+        diagnosis.add(failure.kind, &failure.found, &failure.fix);
     }
     cookies(plan, visits, diagnosis);
     files(visits, diagnosis);

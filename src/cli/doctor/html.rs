@@ -16,6 +16,14 @@ static LINKS: LazyLock<Regex> = LazyLock::new(|| {
     .expect("a sound expression")
 });
 
+#[expect(clippy::expect_used, reason = "the text is a constant, and tested")]
+static STYLE_LINKS: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(
+        r#"(?i-u)url\(\s*(?:"([^"]*)"|'([^']*)'|([^\s"'()]+))|@import\s+(?:"([^"]*)"|'([^']*)')"#,
+    )
+    .expect("a sound expression")
+});
+
 /// A link of a page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PageLink {
@@ -56,6 +64,12 @@ impl PageAddress {
             upgraded if upgraded.is_same_site(page) => upgraded,
             _ => self,
         }
+    }
+
+    /// Whether this is a page of `http`, and `other` the same host with `https`.
+    pub fn is_made_secure_by(&self, other: &PageAddress) -> bool {
+        let is_same = self.0.host_str() == other.0.host_str();
+        is_same && self.scheme() == "http" && other.scheme() == "https"
     }
 
     /// `http` or `https`.
@@ -101,6 +115,17 @@ pub fn links(page: &PageAddress, text: &str) -> Vec<PageLink> {
     found.collect()
 }
 
+/// The files that a stylesheet needs.
+pub fn style_links(style: &PageAddress, text: &str) -> Vec<PageAddress> {
+    let found = STYLE_LINKS.captures_iter(text.as_bytes());
+    let found = found.filter_map(|found| {
+        let value = (1..=5).find_map(|place| found.get(place))?.as_bytes();
+        let value = String::from_utf8_lossy(value);
+        style.join(&value)
+    });
+    found.collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -141,6 +166,23 @@ mod tests {
         check("https://a.test/", "http://b.test/", "http://b.test/");
         check("http://a.test/", "http://a.test/b", "http://a.test/b");
         check("http://a.test/", "https://a.test/b", "https://a.test/b");
+    }
+
+    #[test]
+    fn files_of_a_stylesheet_are_found() {
+        let style = PageAddress::of_site("http://a.test/css/app.css").unwrap();
+        let text = "@import 'base.css'; @IMPORT url(\"/theme.css\") screen; .a { background: url( bg.png ) }\
+                    @font-face { src: url(f.woff2) format('woff2'), URL('/g.woff2'); } .b { background: url(data:image/png;base64,AA) }";
+        let found = style_links(&style, text);
+        let found: Vec<_> = found.iter().map(PageAddress::target).collect();
+        let expected = [
+            "/css/base.css",
+            "/theme.css",
+            "/css/bg.png",
+            "/css/f.woff2",
+            "/g.woff2",
+        ];
+        assert_eq!(found, expected);
     }
 
     #[test]

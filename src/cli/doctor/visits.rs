@@ -1,11 +1,11 @@
 //! Who visits the site: a user of each version, and new users.
 
 use super::browser::{Browser, RequestBudget, Seen};
-use super::diagnosis::Diagnosis;
+use super::diagnosis::{Diagnosis, Problem};
 use super::html::{self, PageAddress};
 use crate::config::plan::Plan;
 use crate::experiment::override_token::{self, Override};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// How many versions are visited.
@@ -41,8 +41,8 @@ pub struct Visits {
     pub versions: Vec<VersionVisit>,
     /// New users: each page twice, the second time with the cookies of the first.
     pub visitors: Vec<Seen>,
-    /// Why responses did not come.
-    pub failures: Vec<anyhow::Error>,
+    /// What went wrong on the way.
+    pub failures: Vec<Problem>,
 }
 
 impl VersionVisit {
@@ -62,6 +62,16 @@ impl VersionVisit {
         let files: BTreeSet<PageAddress> = files.collect();
         files.into_iter().take(FILES_MAX).collect()
     }
+}
+
+/// Where a page of `http` is to be visited: where its site sends browsers that ask without TLS.
+pub async fn secure_address(site: PageAddress, budget: &RequestBudget) -> PageAddress {
+    if site.scheme() != "http" {
+        return site;
+    }
+    let seen = Browser::default().ask_once(&site, budget).await;
+    let to = seen.ok().flatten().and_then(|seen| seen.redirect());
+    to.filter(|to| site.is_made_secure_by(to)).unwrap_or(site)
 }
 
 impl Visits {
@@ -87,7 +97,7 @@ impl Visits {
                 visits.visitors.extend(pages.pop());
             }
         }
-        if budget.made() == 0 {
+        if visits.versions.is_empty() && visits.visitors.is_empty() {
             // The address is at least tried.
             let (pages, failure) = Browser::default().open(site, budget).await;
             visits.failures.extend(failure);
@@ -97,44 +107,75 @@ impl Visits {
         let has_answered = !visits.visitors.is_empty() || versions.any(|it| it.page().is_some());
         match visits.failures.is_empty() || has_answered {
             true => Ok(visits),
-            false => Err(visits.failures.swap_remove(0)),
+            false => Err(anyhow::anyhow!(visits.failures.swap_remove(0).found)),
         }
     }
 
     /// Loads the files of each version as its own user, and as users of the others.
     async fn load_files(&mut self, plan: Option<&Plan>, budget: &RequestBudget) {
-        let files: Vec<Vec<PageAddress>> = self.versions.iter().map(VersionVisit::files).collect();
-        let failures = &mut self.failures;
-        for (place, version) in self.versions.iter_mut().enumerate() {
+        let Visits {
+            versions, failures, ..
+        } = self;
+        let mut files: Vec<BTreeSet<PageAddress>> = Vec::new();
+        for version in versions.iter_mut() {
+            let page = version.page().map(|it| it.address.clone());
             let Some(mut browser) = plan.and_then(|plan| forced(plan, version)) else {
                 continue;
             };
-            let page = version.page().map(|it| it.address.clone());
-            for file in &files[place] {
-                if failures.len() >= FAILURES_MAX {
-                    return;
-                }
-                match browser.load(file, page.as_ref(), budget).await {
-                    Ok(seen) => version.own_files.extend(seen),
-                    Err(error) => failures.push(error),
-                }
+            let own = version.files().into_iter().map(|file| (file, page.clone()));
+            version.own_files = load_all(&mut browser, own.collect(), (budget, failures)).await;
+            let own = version.own_files.iter().map(|it| it.address.clone());
+            files.push(own.collect());
+        }
+        for (place, version) in versions.iter_mut().enumerate() {
+            let Some(mut browser) = plan.and_then(|plan| forced(plan, version)) else {
+                continue;
+            };
+            let known = files.get(place).cloned().unwrap_or_default();
+            let others: BTreeSet<&PageAddress> = files.iter().flatten().collect();
+            let others = others.into_iter().filter(|it| !known.contains(it));
+            let others = others.map(|file| (file.clone(), None));
+            version.other_files =
+                load_all(&mut browser, others.collect(), (budget, failures)).await;
+        }
+    }
+}
+
+/// Loads files, each with the page or file that names it, and what stylesheets among them need.
+async fn load_all(
+    browser: &mut Browser,
+    mut waiting: VecDeque<(PageAddress, Option<PageAddress>)>,
+    (budget, failures): (&RequestBudget, &mut Vec<Problem>),
+) -> Vec<Seen> {
+    let mut all: Vec<Seen> = Vec::new();
+    while let Some((file, referer)) = waiting.pop_front() {
+        if failures.len() >= FAILURES_MAX || all.len() >= FILES_MAX {
+            break;
+        }
+        let seen = match browser.load(&file, referer.as_ref(), budget).await {
+            Ok(seen) => seen,
+            Err(problem) => {
+                failures.push(problem);
+                continue;
             }
-            let others = files
-                .iter()
-                .enumerate()
-                .filter(|(other, _)| *other != place);
-            let others: BTreeSet<&PageAddress> = others.flat_map(|(_, files)| files).collect();
-            for file in others.into_iter().filter(|it| !files[place].contains(it)) {
-                if failures.len() >= FAILURES_MAX {
-                    return;
-                }
-                match browser.load(file, None, budget).await {
-                    Ok(seen) => version.other_files.extend(seen),
-                    Err(error) => failures.push(error),
+        };
+        let Some(seen) = seen else {
+            break;
+        };
+        if referer.is_some() && seen.is_style() {
+            for needed in html::style_links(&file, &seen.text) {
+                let needed = needed.as_known_from(&file);
+                let is_known = |it: &PageAddress| *it == needed;
+                let mut known = waiting.iter().map(|(it, _)| it);
+                let is_new = !known.any(is_known) && !all.iter().any(|it| is_known(&it.address));
+                if is_new && needed.is_same_site(&file) {
+                    waiting.push_back((needed, Some(file.clone())));
                 }
             }
         }
+        all.push(seen);
     }
+    all
 }
 
 /// The versions of the file, each with a browser that is put into its group.

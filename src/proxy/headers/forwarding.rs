@@ -14,6 +14,7 @@ use crate::proxy::h1::request_head::{RareFields, Request};
 use crate::proxy::headers::hop_by_hop;
 use crate::proxy::headers::plan_headers::{PlanHeaders, is_private_name};
 use crate::proxy::headers::version_headers::{PlainCookies, VersionFields, VersionHeaders};
+use crate::proxy::headers::version_mark::VersionMark;
 use crate::proxy::observe::trace_context::{
     Correlation, PARENT_BYTES, REQUEST_ID, TRACEPARENT, TRACESTATE, TraceParent,
 };
@@ -156,10 +157,10 @@ impl Request<'_> {
         &mut self,
         versions: &VersionHeaders,
         upstream: UpstreamIndex,
-        marked_validators: bool,
+        mark: Option<&VersionMark>,
     ) -> (VersionFields, PlainCookies) {
         let lines = &mut self.lines;
-        let (mut fields, plain) = versions.of_request(upstream, marked_validators, lines);
+        let (mut fields, plain) = versions.of_request(upstream, mark, lines);
         // Those that are for watershed alone were among them.
         for (_, line) in fields.iter_mut().filter(|(name, _)| *name == COOKIE) {
             *line = public_cookies(line);

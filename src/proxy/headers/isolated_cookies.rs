@@ -51,15 +51,16 @@ pub fn seen<'a>(
     };
     let own: SmallVec<[Vec<u8>; 4]> = pairs()
         .filter_map(|it| plain_name(name(it), mark))
+        .filter(|plain| isolates(isolation, plain))
         .collect();
     let mut seen = SeenCookies::default();
     for pair in pairs() {
         let (full, value) = (name(pair), &pair[name(pair).len()..]);
         let (prefix, rest) = bare(full);
         let kept = match (is_marked(rest), plain_name(full, mark)) {
-            (true, Some(plain)) => plain,
-            // Another version's.
-            (true, None) => continue,
+            (true, Some(plain)) if isolates(isolation, &plain) => plain,
+            // Another version's, or one that nobody has set.
+            (true, _) => continue,
             (false, _) => {
                 let is_isolated = isolates(isolation, full);
                 if is_isolated {
@@ -195,6 +196,9 @@ mod tests {
             assert_eq!(String::from_utf8(seen.line).unwrap(), expected);
         };
         check(&["a:sid=1; b:sid=2; theme=dark"], "sid=1; theme=dark");
+        // No version sets a shared name with a mark.
+        check(&["uid=u1; a:uid=u2"], "uid=u1");
+        check(&["a:uid=u2"], "");
         check(&["sid=0; a:sid=1"], "sid=1");
         check(&["sid=0; b:sid=2"], "sid=0");
         check(&["a:sid=1", "uid=u1"], "sid=1; uid=u1");

@@ -6,6 +6,7 @@ use crate::experiment::http_view::without_port;
 use crate::experiment::path_rewrite::RewrittenPath;
 use crate::proxy::headers::edit::{Edit, map_values};
 use http::header::{CONTENT_LOCATION, LOCATION, REFRESH, SET_COOKIE};
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 /// The public name of what an upstream calls by its own.
@@ -50,7 +51,9 @@ impl PublicNames<'_> {
         let is_public = self
             .host
             .is_some_and(|host| host.eq_ignore_ascii_case(authority));
-        let is_own = self.site.is_some_and(|site| site.is_named(authority));
+        let is_own = self
+            .site
+            .is_some_and(|site| site.is_named(&plain(authority)));
         if is_public {
             let target = self.target(target)?;
             let scheme = scheme.map_or(String::new(), |scheme| format!("{scheme}:"));
@@ -69,8 +72,7 @@ impl PublicNames<'_> {
         let scheme = scheme.map_or(String::new(), |_| format!("{public}:"));
         Some(match self.host {
             Some(host) => format!("{scheme}//{host}{target}"),
-            None if target.starts_with('/') => target,
-            None => format!("/{target}"),
+            None => one_slash(&target).into_owned(),
         })
     }
 
@@ -84,7 +86,7 @@ impl PublicNames<'_> {
         let end = target.find(['?', '#']).unwrap_or(target.len());
         let (path, rest) = target.split_at(end);
         let public = self.path?.public(path)?;
-        Some(format!("{public}{rest}"))
+        Some(format!("{}{rest}", one_slash(&public)))
     }
 
     /// `5; url=https://…`, also with quotation marks, as browsers read it.
@@ -139,6 +141,10 @@ impl PublicNames<'_> {
     /// The attribute in the place of a `Domain` that means the upstream, and not the public host.
     fn domain(&self, domain: &str) -> Option<String> {
         let domain = domain.strip_prefix('.').unwrap_or(domain);
+        if psl::suffix(domain.as_bytes()).is_some_and(|suffix| suffix == domain.as_bytes()) {
+            // Browsers refuse it, and so they should the cookie.
+            return None;
+        }
         let mut names = self.site?.names.iter();
         let public = without_port(self.host.unwrap_or_default());
         if !names.any(|name| is_within(name, domain)) || is_within(public, domain) {
@@ -150,6 +156,28 @@ impl PublicNames<'_> {
             true => String::new(),
             false => format!("; Domain={public}"),
         })
+    }
+}
+
+/// The host and port of an authority, without a user and the dot of a full name.
+fn plain(authority: &str) -> Cow<'_, str> {
+    let (_, name) = authority.rsplit_once('@').unwrap_or(("", authority));
+    let (host, port) = match name.rfind(':') {
+        Some(at) if !name.ends_with(']') => name.split_at(at),
+        _ => (name, ""),
+    };
+    match host.strip_suffix('.') {
+        Some(host) => Cow::Owned(format!("{host}{port}")),
+        None => Cow::Borrowed(name),
+    }
+}
+
+/// A path with one slash in front: what stands behind two, or behind others that browsers read like them, is a host.
+fn one_slash(path: &str) -> Cow<'_, str> {
+    let rest = path.trim_start_matches(['/', '\\', '\t', '\n', '\r']);
+    match path.len() - rest.len() == 1 && path.starts_with('/') {
+        true => Cow::Borrowed(path),
+        false => Cow::Owned(format!("/{rest}")),
     }
 }
 
@@ -223,6 +251,9 @@ mod tests {
             ("https://v2.preview.test", "https://shop.test:8443"),
             ("https://v2.preview.test?a", "https://shop.test:8443?a"),
             ("//v2.preview.test/a", "//shop.test:8443/a"),
+            ("http://me:pw@v2.preview.test/a", "https://shop.test:8443/a"),
+            ("https://v2.preview.test./a", "https://shop.test:8443/a"),
+            ("https://v2.preview.test.:443/a", "https://shop.test:8443/a"),
             (
                 "https://v2.preview.test:9000/a",
                 "https://v2.preview.test:9000/a",
@@ -262,6 +293,12 @@ mod tests {
             ("/v2/a#b", "/a#b"),
             ("/v2", "/"),
             ("/v21", "/v21"),
+            // What stands behind two slashes is a host.
+            ("/v2//evil.test/a", "/evil.test/a"),
+            ("/v2/\\evil.test", "/evil.test"),
+            ("/v2/\t/evil.test", "/evil.test"),
+            ("/v2///evil.test?b", "/evil.test?b"),
+            ("http://v2.preview.test/v2//a", "https://shop.test/a"),
             ("/a", "/a"),
         ];
         check(BELOW, asked, LOCATION, &cases);
@@ -305,6 +342,7 @@ mod tests {
             ),
             ("a=1;domain=.Preview.test", "a=1; Domain=shop.test"),
             ("a=1; Domain=other.test", "a=1; Domain=other.test"),
+            ("a=1; Domain=test", "a=1; Domain=test"),
             ("a=1; Domain=", "a=1; Domain="),
             ("a=Domain=v2.preview.test", "a=Domain=v2.preview.test"),
             ("a=1; Path=/v2; HttpOnly", "a=1; Path=/; HttpOnly"),

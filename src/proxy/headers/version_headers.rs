@@ -60,29 +60,34 @@ impl VersionHeaders {
         self.isolation.get(upstream.0)?.as_ref()
     }
 
+    /// The mark of what this upstream serves.
+    pub fn mark(&self, upstream: UpstreamIndex) -> &VersionMark {
+        &self.marks[upstream.0]
+    }
+
     /// Whether some version has cookies for itself.
     pub fn isolates(&self) -> bool {
         !self.isolation.is_empty()
     }
 
     /// Takes out of a request for this upstream what is meant for another version, and returns what it
-    /// gets instead. `marks` says whether responses to this request have marked ETags.
+    /// gets instead. `mark` is that of ETags, where they have one.
     pub fn of_request(
         &self,
         upstream: UpstreamIndex,
-        marks: bool,
+        mark: Option<&VersionMark>,
         lines: &mut HeaderBlock<'_>,
     ) -> (VersionFields, PlainCookies) {
         let mut fields = VersionFields::new();
-        if marks {
-            self.conditions(upstream, lines, &mut fields);
+        if let Some(mark) = mark {
+            conditions(mark, lines, &mut fields);
         }
         let mut plain = PlainCookies::new();
         if let Some(isolation) = self.isolation(upstream)
             && lines.first(&COOKIE).is_some()
         {
             let all: SmallVec<[&[u8]; 4]> = lines.all(&COOKIE).collect();
-            let mark = &self.marks[upstream.0];
+            let mark = self.mark(upstream);
             let seen = isolated_cookies::seen(all.iter().copied(), mark, isolation);
             plain = seen.plain;
             lines.take_named(&COOKIE);
@@ -93,49 +98,17 @@ impl VersionHeaders {
         (fields, plain)
     }
 
-    fn conditions(
-        &self,
-        upstream: UpstreamIndex,
-        lines: &mut HeaderBlock<'_>,
-        fields: &mut VersionFields,
-    ) {
-        let names = [IF_MATCH, IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_RANGE, RANGE];
-        // Most requests have none of them.
-        if names[..4].iter().all(|name| lines.first(name).is_none()) {
-            return;
-        }
-        let received = ReceivedConditions {
-            if_match: lines.all(&IF_MATCH).collect(),
-            if_none_match: lines.all(&IF_NONE_MATCH).collect(),
-            if_modified_since: lines.first(&IF_MODIFIED_SINCE),
-            if_range: lines.first(&IF_RANGE),
-            range: lines.first(&RANGE),
-        };
-        let sent = received.for_version(&self.marks[upstream.0]);
-        let values = [
-            sent.if_match,
-            sent.if_none_match,
-            sent.if_modified_since,
-            sent.if_range,
-            sent.range,
-        ];
-        for (name, value) in names.into_iter().zip(values) {
-            lines.take_named(&name);
-            fields.extend(value.map(|value| (name, value)));
-        }
-    }
-
     /// Marks what the client keeps of a response of this upstream. `plain` are the cookies that came
     /// without a mark.
     pub fn to_response(
         &self,
-        (upstream, marks): (UpstreamIndex, bool),
+        (upstream, validator_mark): (UpstreamIndex, Option<&VersionMark>),
         plain: &[Box<[u8]>],
         now_ms: u64,
         head: &mut impl Edit,
     ) {
-        let mark = &self.marks[upstream.0];
-        if marks {
+        let mark = self.mark(upstream);
+        if let Some(mark) = validator_mark {
             let marked = head.all(&ETAG).next().and_then(|etag| mark_tag(etag, mark));
             if let Some(Ok(etag)) = marked.map(|it| HeaderValue::from_bytes(&it)) {
                 head.insert(ETAG, etag);
@@ -163,6 +136,34 @@ impl VersionHeaders {
                 }
             }
         }
+    }
+}
+
+/// Replaces the conditions of a request by those that the version with this mark gets.
+fn conditions(mark: &VersionMark, lines: &mut HeaderBlock<'_>, fields: &mut VersionFields) {
+    let names = [IF_MATCH, IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_RANGE, RANGE];
+    // Most requests have none of them.
+    if names[..4].iter().all(|name| lines.first(name).is_none()) {
+        return;
+    }
+    let received = ReceivedConditions {
+        if_match: lines.all(&IF_MATCH).collect(),
+        if_none_match: lines.all(&IF_NONE_MATCH).collect(),
+        if_modified_since: lines.first(&IF_MODIFIED_SINCE),
+        if_range: lines.first(&IF_RANGE),
+        range: lines.first(&RANGE),
+    };
+    let sent = received.for_version(mark);
+    let values = [
+        sent.if_match,
+        sent.if_none_match,
+        sent.if_modified_since,
+        sent.if_range,
+        sent.range,
+    ];
+    for (name, value) in names.into_iter().zip(values) {
+        lines.take_named(&name);
+        fields.extend(value.map(|value| (name, value)));
     }
 }
 

@@ -398,6 +398,57 @@ fn request_is_pinned_by_header_or_query() {
 }
 
 #[test]
+fn what_files_of_a_page_load_follows_the_page() {
+    let site = Site::start();
+    let proxy = Proxy::start(&site.routes(100, ", match: /checkout/**", "default: current"));
+    let mut browser = Browser::new(&proxy);
+    assert_eq!(browser.open("/checkout/cart"), "next");
+    for (page, file) in [
+        ("/checkout/cart", "/assets/site.css"),
+        ("/assets/site.css", "/assets/f.woff2"),
+        ("/assets/site.js", "/assets/lib.js"),
+        ("/assets/lib.mjs", "/assets/part.mjs"),
+    ] {
+        let got = browser.of_page(page, &format!("GET {file}"));
+        assert_eq!(got, "next", "{file}");
+    }
+    let frame = "Referer: https://shop.test/checkout/cart\r\nSec-Fetch-Site: same-origin\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: iframe\r\n";
+    assert_eq!(browser.send("GET /widget", frame).text(), "next");
+    let no_referer = "Sec-Fetch-Site: same-origin\r\nSec-Fetch-Mode: no-cors\r\n";
+    assert_eq!(browser.send("GET /a.png", no_referer).text(), "next");
+    // A page that nobody has seen here, or that was opened later, is of no experiment.
+    let font = "GET /assets/f.woff2";
+    assert_eq!(browser.of_page("/about", "GET /a.png"), "current");
+    assert_eq!(browser.open("/home"), "current");
+    assert_eq!(browser.of_page("/home", "GET /assets/site.css"), "current");
+    assert_eq!(browser.of_page("/assets/site.css", font), "current");
+    assert_eq!(browser.send("GET /a.png", no_referer).text(), "current");
+    // The page before is still open in another tab.
+    assert_eq!(
+        browser.of_page("/checkout/cart", "GET /assets/site.css"),
+        "next"
+    );
+    let pages = browser.pages.clone();
+    assert_eq!(browser.open("/news"), "current");
+    assert_eq!(browser.pages, pages, "one entry for all of them");
+    assert_eq!(browser.open("/checkout/cart"), "next");
+    assert_eq!(browser.of_page("/assets/site.css", font), "next");
+    // A frame of another site's page is a page itself.
+    let framed = "Referer: https://other.test/\r\nSec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: iframe\r\n";
+    assert_eq!(browser.send("GET /widget", framed).text(), "current");
+    // The version that served the page is followed after its weight has changed.
+    load(
+        &proxy,
+        &site.routes(0, ", match: /checkout/**", "default: current"),
+    );
+    assert_eq!(
+        browser.of_page("/checkout/cart", "GET /assets/site.css"),
+        "next"
+    );
+    assert_eq!(browser.send("GET /widget", frame).text(), "next");
+}
+
+#[test]
 fn drafts_are_for_those_with_an_override_only() {
     let site = Site::start();
     let proxy = Proxy::start(&site.routes(100, "", ""));

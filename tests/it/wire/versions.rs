@@ -495,6 +495,23 @@ fn client_gets_the_version_that_fails_where_nothing_stands_in() {
         (fallbacks == 1).then_some(results).ok_or(fallbacks)
     });
     drop(results);
+    // Where nobody serves, nobody has stood in: it is an error of the user's group.
+    let gone = format!("http://{}", refusing_address());
+    let routes = format!(
+        "upstreams: {{ current: \"{gone}\", next: \"http://{}\" }}\nuser: {{ cookie: uid }}\n\
+         experiments: {{ site: {{ control: current, experiment: next, percent: 1, when_down: other }} }}",
+        refusing_address()
+    );
+    let proxy = Proxy::start(&routes);
+    let answer = get(&proxy, "/", "u1", "");
+    assert_eq!(
+        (answer.status, answer.header("watershed-fallback")),
+        (502, None)
+    );
+    let results = proxy.results();
+    let groups = results["experiments"][0]["groups"].as_array().unwrap();
+    let fallbacks: Vec<_> = groups.iter().map(|it| it["fallbacks"].clone()).collect();
+    assert_eq!(fallbacks, [0, 0]);
 }
 
 #[test]
@@ -641,6 +658,106 @@ fn what_one_version_does_not_have_is_looked_for_in_the_other() {
     // Off.
     let proxy = Proxy::start(&site.routes(", assets: \"off\"", ""));
     check(&proxy, &get(&one, "/only-next.js"), (404, "current", None));
+}
+
+#[test]
+fn version_that_is_not_released_serves_nobody_in_the_place_of_another() {
+    let site = Site::start();
+    let check = |proxy: &Proxy, state: &str| {
+        site.current.fail_with(200);
+        let before = site.next.requests();
+        for user in ["u1", "u2", "u3", "u4"] {
+            let answer = get(proxy, "/only-next.js", user, "");
+            assert_eq!(
+                (answer.status, &*answer.text()),
+                (404, "current"),
+                "{state}"
+            );
+        }
+        let robot = "User-Agent: Googlebot/2.1\r\n";
+        let answer = proxy.client().get("/only-next.js", robot);
+        assert_eq!(
+            (answer.status, &*answer.text()),
+            (404, "current"),
+            "{state}"
+        );
+        site.current.fail_with(503);
+        assert_eq!(get(proxy, "/", "u1", "").status, 503, "{state}");
+        assert_eq!(site.next.requests(), before, "{state}");
+    };
+    for state in [
+        ", state: draft",
+        ", start: 2090-01-01T00:00:00Z",
+        ", start: 2020-01-01T00:00:00Z, end: 2020-02-01T00:00:00Z, min_duration: 0s",
+    ] {
+        let routes = site.routes(&format!("{state}, when_down: other"), "");
+        check(&Proxy::start(&routes), state);
+    }
+    let routes = site.routes(", when_down: other", "");
+    let proxy = Proxy::start(&routes.replace("percent: 50", "percent: 0"));
+    check(&proxy, "nobody gets it");
+    let proxy = Proxy::start(&routes);
+    for action in ["pause", "resume", "rollback"] {
+        let path = format!("/admin/experiments/site/{action}");
+        let answer = Client::admin(proxy.admin).post(&path, "", "");
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        if action != "resume" {
+            check(&proxy, action);
+        }
+    }
+    // Whoever sees a draft by an override finds what control has.
+    site.current.fail_with(200);
+}
+
+#[test]
+fn groups_of_one_upstream_have_validators_of_their_own() {
+    let origin = Version::start("current");
+    let group = |rewrite: &str| {
+        format!(
+            "landing: {{ match: {{ path: / }}, groups: {{ control: {{ weight: 1 }}, experiment: {{ weight: 1{rewrite} }} }}"
+        )
+    };
+    let routes = |rewrite: &str, more: &str| {
+        format!(
+            "upstreams: {{ current: \"http://{}\" }}\nuser: {{ cookie: uid }}\nexperiments: {{ {}{more} }} }}\n",
+            origin.origin.address,
+            group(rewrite)
+        )
+    };
+    let rewritten = routes(", rewrite: /landing/", "");
+    let proxy = Proxy::start(&rewritten);
+    let mut users = (0..).map(|number| format!("u{number}"));
+    let first = users.next().unwrap();
+    let tag = etag(&get(&proxy, "/", &first, ""));
+    let other = users.find(|user| etag(&get(&proxy, "/", user, "")) != tag);
+    let (other, since) = (
+        other.unwrap(),
+        "If-Modified-Since: Mon, 01 Nov 2026 00:00:00 GMT\r\n",
+    );
+    let asks = |user: &str, fields: &str| get(&proxy, "/", user, fields);
+    let known = format!("If-None-Match: {tag}\r\n");
+    assert_eq!(asks(&first, &known).status, 304);
+    assert_eq!(
+        asks(&other, &known).status,
+        200,
+        "a page of the other group"
+    );
+    for user in [&first, &other] {
+        let text = asks(user, since).text();
+        assert!(!text.contains("if-modified-since"), "{text}");
+    }
+    // After a decision, too.
+    let body = r#"{"group": "experiment"}"#;
+    let answer = Client::admin(proxy.admin).post("/admin/experiments/landing/promote", "", body);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let all = [&first, &other].map(|user| etag(&asks(user, "")));
+    assert_eq!(all[0], all[1]);
+    assert!(!asks(&first, since).text().contains("if-modified-since"));
+    // Groups whose requests are the same have one version, and the file may switch it off.
+    let proxy = Proxy::start(&routes("", ""));
+    assert_eq!(etag(&get(&proxy, "/", &first, "")), "\"same\"");
+    let proxy = Proxy::start(&routes(", rewrite: /landing/", ", validators: \"off\""));
+    assert_eq!(etag(&get(&proxy, "/", &first, "")), "\"same\"");
 }
 
 #[test]
