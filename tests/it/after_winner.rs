@@ -236,7 +236,6 @@ fn winner_and_retired_that_stood_in_the_file_for_a_moment_hold() {
         proxy.kill();
         proxy.again(&site.routes("", ""));
         assert_eq!(seen(&proxy, "/shop/a"), all("n"));
-        until_stored(&proxy, |site| site["retired"] == false);
 
         away(true);
         load(&proxy, &site.routes("", "retired: [site]"), 200);
