@@ -103,7 +103,7 @@ pub struct Exchange<'b> {
     /// What the file changes in requests and responses, where it changes any.
     pub changes: Option<Box<Changes<'b>>>,
     /// Names of isolated cookies that came without a mark, where versions have cookies for themselves.
-    pub plain_cookies: RefCell<Option<Box<PlainCookies>>>,
+    pub plain_cookies: RefCell<PlainCookies>,
     /// What only logged, exported or correlated requests have: on the heap, so that the others need
     /// not carry it.
     pub extras: Option<Box<Extras<'b>>>,

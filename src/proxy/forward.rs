@@ -38,8 +38,8 @@ pub struct ForwardedRequest<'a, 'b> {
 pub struct WrittenHead {
     /// Where `Host` is missing in it, if it is.
     pub host_at: Option<usize>,
-    /// Names of isolated cookies that came without a mark; `None` where no version has cookies for itself.
-    pub plain_cookies: Option<Box<PlainCookies>>,
+    /// Names of isolated cookies that came without a mark.
+    pub plain_cookies: PlainCookies,
 }
 
 /// Writes the head for whoever serves the request.
@@ -58,14 +58,12 @@ pub fn write(
     let changes = of.changes.map(|changes| changes.of_request(plan, by));
     let versions = &of.snapshot.plan_headers.versions;
     let mark = by.validator_mark(plan, versions);
-    let (mut version_fields, mut plain_cookies) = (VersionFields::new(), None);
+    let (mut version_fields, mut plain_cookies) = (VersionFields::new(), PlainCookies::new());
     if let Some(upstream) = by
         .upstream
         .filter(|_| mark.is_some() || versions.isolates())
     {
-        let (fields, plain) = request.for_version(versions, upstream, mark.as_deref());
-        version_fields = fields;
-        plain_cookies = versions.isolates().then(|| Box::new(plain));
+        (version_fields, plain_cookies) = request.for_version(versions, upstream, mark.as_deref());
     }
     let open_page = of.open_page;
     if let Some(token) = open_page.and_then(|page| page.token(of.snapshot, by)) {

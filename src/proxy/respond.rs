@@ -256,11 +256,7 @@ impl Exchange<'_> {
         let mark = by.validator_mark(&self.snapshot.plan, versions);
         if mark.is_some() || versions.isolates() {
             let plain = self.plain_cookies.borrow();
-            let plain: &[Box<[u8]>] = match plain.as_deref() {
-                Some(plain) => plain,
-                None => &[],
-            };
-            versions.to_response((upstream, mark.as_deref()), plain, self.began_ms, head);
+            versions.to_response((upstream, mark.as_deref()), &plain, self.began_ms, head);
         }
     }
 

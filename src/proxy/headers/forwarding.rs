@@ -163,7 +163,9 @@ impl Request<'_> {
         let (mut fields, plain) = versions.of_request(upstream, mark, lines);
         // Those that are for watershed alone were among them.
         for (_, line) in fields.iter_mut().filter(|(name, _)| *name == COOKIE) {
-            *line = public_cookies(line);
+            if memchr::memmem::find(line, b"watershed_").is_some() {
+                *line = public_cookies(line);
+            }
         }
         fields.retain(|(_, value)| !value.is_empty());
         (fields, plain)

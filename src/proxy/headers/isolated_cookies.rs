@@ -17,20 +17,25 @@ const PREFIXES: [&[u8]; 2] = [b"__Host-", b"__Secure-"];
 /// Browsers refuse a cookie whose name and value are longer, in bytes (RFC 6265bis, 5.6).
 const NAME_AND_VALUE_MAX: usize = 4096;
 
-fn isolates(isolation: &CookieIsolation, name: &[u8]) -> bool {
-    let has = |names: &[Box<str>]| names.iter().any(|known| known.as_bytes() == name);
-    let is_own = name.starts_with(b"watershed_") || is_marked(bare(name).1);
+/// Whether versions have the cookie of this name for themselves. A name is the prefix that browsers check, and the rest.
+fn isolates(isolation: &CookieIsolation, (prefix, rest): CookieName<'_>) -> bool {
+    let is = |known: &[u8]| known.strip_prefix(prefix) == Some(rest);
+    let has = |names: &[Box<str>]| names.iter().any(|known| is(known.as_bytes()));
+    let is_own = (prefix.is_empty() && rest.starts_with(b"watershed_")) || is_marked(rest);
     let is_isolated = isolation.isolated.as_deref().is_none_or(has);
     is_isolated && !is_own && !has(&isolation.shared)
 }
 
+/// The prefix that browsers check, and the rest.
+type CookieName<'a> = (&'a [u8], &'a [u8]);
+
 /// What a version gets of the cookies of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SeenCookies {
-    /// The line that it gets; empty for none.
-    pub line: Vec<u8>,
-    /// Names that came without a mark, and may be a version's from before it was isolated.
-    pub plain: SmallVec<[Box<[u8]>; 4]>,
+    /// The line that it gets, empty for none; `None` if it gets the lines as they came.
+    pub line: Option<Vec<u8>>,
+    /// Isolated names that came without a mark, and may be a version's from before: each with a `;` behind it.
+    pub plain: Vec<u8>,
 }
 
 /// Returns what the version with this mark sees of these lines of `Cookie`.
@@ -40,55 +45,62 @@ pub fn seen<'a>(
     isolation: &CookieIsolation,
 ) -> SeenCookies {
     let pairs = || {
-        lines
+        let pairs = lines
             .clone()
-            .flat_map(|line| line.split(|&byte| byte == b';'))
-    };
-    let pairs = || {
-        pairs()
+            .flat_map(|line| line.split(|&byte| byte == b';'));
+        pairs
             .map(<[u8]>::trim_ascii)
             .filter(|pair| !pair.is_empty())
     };
-    let own: SmallVec<[Vec<u8>; 4]> = pairs()
-        .filter_map(|it| plain_name(name(it), mark))
-        .filter(|plain| isolates(isolation, plain))
-        .collect();
     let mut seen = SeenCookies::default();
+    let mut own: SmallVec<[CookieName<'_>; 4]> = SmallVec::new();
+    let mut has_marked = false;
     for pair in pairs() {
-        let (full, value) = (name(pair), &pair[name(pair).len()..]);
-        let (prefix, rest) = bare(full);
-        let kept = match (is_marked(rest), plain_name(full, mark)) {
-            (true, Some(plain)) if isolates(isolation, &plain) => plain,
-            // Another version's, or one that nobody has set.
-            (true, _) => continue,
-            (false, _) => {
-                let is_isolated = isolates(isolation, full);
-                if is_isolated {
-                    seen.plain.push(full.into());
-                }
-                if is_isolated && own.iter().any(|own| own == full) {
-                    continue;
-                }
-                [prefix, rest].concat()
-            }
-        };
-        if !seen.line.is_empty() {
-            seen.line.extend_from_slice(b"; ");
+        let (prefix, rest) = bare(name(pair));
+        if is_marked(rest) {
+            has_marked = true;
+            own.extend(mark.strip(rest).map(|rest| (prefix, rest)));
+        } else if isolates(isolation, (prefix, rest)) {
+            seen.plain.extend_from_slice(name(pair));
+            seen.plain.push(b';');
         }
-        seen.line.extend_from_slice(&kept);
-        seen.line.extend_from_slice(value);
     }
+    if !has_marked {
+        return seen;
+    }
+    own.retain(|name| isolates(isolation, *name));
+    let mut line = Vec::new();
+    for pair in pairs() {
+        let (prefix, rest) = bare(name(pair));
+        let (name, value) = ((prefix, rest), &pair[name(pair).len()..]);
+        let name = match is_marked(rest) {
+            true => (prefix, mark.strip(rest).unwrap_or_default()),
+            false => name,
+        };
+        let is_own = own.contains(&name);
+        // Another version's, or one that nobody has set; and one from before the version has set its own.
+        if is_marked(rest) != is_own {
+            continue;
+        }
+        if !line.is_empty() {
+            line.extend_from_slice(b"; ");
+        }
+        for part in [name.0, name.1, value] {
+            line.extend_from_slice(part);
+        }
+    }
+    seen.line = Some(line);
     seen
 }
 
 /// Returns the values of `Set-Cookie` that a browser gets for one of the version with this mark; `None`
-/// leaves it as it is. `plain` are the names that came without a mark: a version that deletes its cookie
+/// leaves it as it is. `plain` are the names that came without a mark, as in [`SeenCookies`]: a version that deletes its cookie
 /// deletes the one from before, too, which it would otherwise see again.
 pub fn set(
     cookie: &[u8],
     mark: &VersionMark,
     isolation: &CookieIsolation,
-    plain: &[Box<[u8]>],
+    plain: &[u8],
     now_ms: u64,
 ) -> Option<SmallVec<[Vec<u8>; 2]>> {
     let pair = cookie
@@ -96,17 +108,18 @@ pub fn set(
         .next()
         .unwrap_or_default();
     let full = name(pair.trim_ascii());
-    if full.is_empty() || !isolates(isolation, full) {
+    let (prefix, rest) = bare(full);
+    if full.is_empty() || !isolates(isolation, (prefix, rest)) {
         return None;
     }
     if pair.len() + MARK_BYTES > NAME_AND_VALUE_MAX {
         return None;
     }
-    let (prefix, rest) = bare(full);
     let behind = &cookie.trim_ascii_start()[full.len()..];
     let mut set = SmallVec::new();
     set.push([prefix, mark.as_bytes(), rest, behind].concat());
-    if plain.iter().any(|it| **it == *full) && deletes(cookie, now_ms) {
+    let mut plain = plain.split(|&byte| byte == b';');
+    if plain.any(|it| it == full) && deletes(cookie, now_ms) {
         set.push(cookie.to_vec());
     }
     Some(set)
@@ -126,12 +139,6 @@ fn bare(name: &[u8]) -> (&[u8], &[u8]) {
     };
     let prefix = PREFIXES.iter().find(begins);
     name.split_at(prefix.map_or(0, |prefix| prefix.len()))
-}
-
-/// The name that the version knows, if this one has its mark.
-fn plain_name(full: &[u8], mark: &VersionMark) -> Option<Vec<u8>> {
-    let (prefix, rest) = bare(full);
-    Some([prefix, mark.strip(rest)?].concat())
 }
 
 /// Whether a browser deletes the cookie (RFC 6265, 5.3): `Max-Age` goes before `Expires`.
@@ -193,7 +200,10 @@ mod tests {
             let lines: Vec<String> = lines.iter().map(|line| marked(line)).collect();
             let lines = lines.iter().map(String::as_bytes);
             let seen = seen(lines.clone(), &mark("a"), &all());
-            assert_eq!(String::from_utf8(seen.line).unwrap(), expected);
+            let line = seen
+                .line
+                .unwrap_or_else(|| lines.collect::<Vec<_>>().join(&b"; "[..]));
+            assert_eq!(String::from_utf8(line).unwrap(), expected);
         };
         check(&["a:sid=1; b:sid=2; theme=dark"], "sid=1; theme=dark");
         // No version sets a shared name with a mark.
@@ -209,22 +219,28 @@ mod tests {
         check(&["__Secure-sid=0; __Secure-a:sid=1"], "__Secure-sid=1");
         check(&["b:sid=2"], "");
         check(&["a:sid = \"x=y\" ; flag"], "sid = \"x=y\"; flag");
-        check(&["w123=1; ;watershed_id=v"], "w123=1; watershed_id=v");
+        check(&["w123=1; ;watershed_id=v"], "w123=1; ;watershed_id=v");
         // Of those that are isolated, the names that came plain are known.
         let seen = seen(
             [&b"sid=0; uid=1; theme=2"[..]].into_iter(),
             &mark("a"),
             &all(),
         );
-        assert_eq!(seen.plain.to_vec(), [b"sid".to_vec().into_boxed_slice()]);
+        assert_eq!(seen.plain, b"sid;");
     }
 
     #[test]
     fn browser_keeps_both_versions_cookies() {
         let now_ms = 1_700_000_000_000;
         let check = |plain: &[&str], cookie: &str, expected: &[&str]| {
-            let plain: Vec<Box<[u8]>> = plain.iter().map(|it| it.as_bytes().into()).collect();
-            let set = set(cookie.as_bytes(), &mark("a"), &all(), &plain, now_ms);
+            let plain: String = plain.iter().map(|it| format!("{it};")).collect();
+            let set = set(
+                cookie.as_bytes(),
+                &mark("a"),
+                &all(),
+                plain.as_bytes(),
+                now_ms,
+            );
             let set = set.map(|set| set.into_vec()).unwrap_or_default();
             let set: Vec<String> = set
                 .into_iter()

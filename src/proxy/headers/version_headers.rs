@@ -26,8 +26,8 @@ pub struct VersionHeaders {
     isolation: Box<[Option<CookieIsolation>]>,
 }
 
-/// Names of isolated cookies that came without a mark.
-pub type PlainCookies = SmallVec<[Box<[u8]>; 4]>;
+/// Names of isolated cookies that came without a mark, each with a `;` behind it.
+pub type PlainCookies = Vec<u8>;
 
 /// Fields that a request gets in the place of its own.
 pub type VersionFields = SmallVec<[(HeaderName, Vec<u8>); 4]>;
@@ -90,9 +90,9 @@ impl VersionHeaders {
             let mark = self.mark(upstream);
             let seen = isolated_cookies::seen(all.iter().copied(), mark, isolation);
             plain = seen.plain;
-            lines.take_named(&COOKIE);
-            if !seen.line.is_empty() {
-                fields.push((COOKIE, seen.line));
+            if let Some(line) = seen.line {
+                lines.take_named(&COOKIE);
+                fields.push((COOKIE, line));
             }
         }
         (fields, plain)
@@ -103,7 +103,7 @@ impl VersionHeaders {
     pub fn to_response(
         &self,
         (upstream, validator_mark): (UpstreamIndex, Option<&VersionMark>),
-        plain: &[Box<[u8]>],
+        plain: &[u8],
         now_ms: u64,
         head: &mut impl Edit,
     ) {
