@@ -1,7 +1,13 @@
-//! Metrics with a window, through the judge that results come from.
+//! Metrics with a window, through the judge that results come from, and through the real program.
 
+use crate::support::client::Client;
+use crate::support::clock::Clock;
+use crate::support::origin::Origin;
+use crate::support::proxy::{How, Proxy};
+use crate::support::until;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 use watershed::admin::results::evaluator::{CountsSnapshot, Evaluation, Evaluator};
 use watershed::config;
 use watershed::experiment::EpochDigest;
@@ -102,4 +108,62 @@ fn conversion_window_excludes_users_within_it() {
     // Those who came in the first week and the hour after it.
     let users = over.question.metrics[0].totals[0][1].users;
     assert_eq!(users, USERS * (WEEK_HOURS + 1));
+}
+
+/// Reported hours later, by a nightly import, when nobody visits the site.
+#[test]
+fn event_with_its_own_time_counts_after_the_window_is_over() {
+    const HOUR_S: u64 = 3600;
+    let origins = [Origin::start("a"), Origin::start("b")];
+    let clock = Clock::new();
+    clock.set(-6 * HOUR_S as i64);
+    let routes = format!(
+        "user: {{ cookie: uid }}\nupstreams: {{ a: \"http://{}\", b: \"http://{}\" }}\n\
+         experiments: {{ shop: {{ control: a, experiment: b, percent: 50, guardrails: {{ fail: {{ max_increase: 10% }} }} }} }}\n\
+         metrics: {{ soon: {{ event: purchase, within: 1h }}, fail: {{ event: fail, within: 1h, goal: decrease }} }}\n",
+        origins[0].address, origins[1].address
+    );
+    let how = How {
+        env: clock.environment(),
+        ..How::default()
+    };
+    let proxy = Proxy::start_how(&routes, how);
+    let mut client = proxy.client();
+    for user in 0..20 {
+        client.get("/", &format!("Cookie: uid=u{user}\r\n"));
+    }
+    clock.set(0);
+    client.get("/", "Cookie: uid=late\r\n");
+    let counted = || {
+        let shop = proxy.results()["experiments"][0].clone();
+        let sum = |groups: &serde_json::Value, key: &str| {
+            let groups = groups.as_array().unwrap().iter();
+            groups.map(|it| it[key].as_u64().unwrap()).sum::<u64>()
+        };
+        let (metric, guardrail) = (
+            &shop["metrics"][0]["groups"],
+            &shop["guardrails"][0]["groups"],
+        );
+        [
+            sum(metric, "users"),
+            sum(metric, "converted"),
+            sum(guardrail, "users"),
+            sum(guardrail, "harmed"),
+        ]
+    };
+    assert_eq!(counted(), [20, 0, 20, 0]);
+    let at = SystemTime::now() - Duration::from_secs(6 * HOUR_S - 60);
+    let at = humantime::format_rfc3339_millis(at);
+    let event =
+        |name: &str, user: usize| format!(r#"{{"event":"{name}","user":"u{user}","at":"{at}"}}"#);
+    let events: Vec<String> = (0..8)
+        .map(|user| event(["purchase", "fail"][user % 2], user))
+        .collect();
+    let answer =
+        Client::admin(proxy.admin).post("/admin/events", "", &format!("[{}]", events.join(",")));
+    assert_eq!(answer.json()["accepted"], 8, "{}", answer.text());
+    until("the reported events", || match counted() {
+        [20, 4, 20, 4] => Ok(()),
+        other => Err(other),
+    });
 }
