@@ -25,6 +25,7 @@ fn run(users: f64, mut question_at: impl FnMut(u64) -> Question) -> Ended {
         let mut question = question_at(until);
         question.horizon = Some(PlannedEnd {
             at: EndAfter::Users(users as u64),
+            wait_ms: 0,
             made: std::mem::take(&mut made),
         });
         let Judgement {

@@ -10,9 +10,11 @@ use crate::archive::{ArchiveError, ArchivedPast, ReplayQuestion};
 use crate::config;
 use crate::config::declaration::declaration;
 use crate::config::plan::{ArchiveTarget, Plan};
+use crate::experiment::Crossover;
 use crate::experiment::metric::{Metric, MetricKind, Trigger};
 use crate::features::{Feature, MissingFeature};
 use crate::server::ErrorWithHint;
+use crate::store::apply_semantics::CROSSED_OVER;
 use crate::store::ingest::Ingestor;
 use crate::store::phases;
 use crate::store::sqlite::SqliteStore;
@@ -20,6 +22,7 @@ use crate::store::{ExperimentTotals, Store};
 use crate::telemetry::{Counted, Telemetry};
 use anyhow::Context;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
@@ -191,15 +194,19 @@ async fn replay(
                 .await?
         }
         Some(segment) => {
-            let mut metrics = experiment.metrics.iter().map(|index| plan.metric(*index));
-            if metrics.any(|metric| metric.within_ms.is_some()) {
-                return Err(not_replayed("a metric with `within`, of one segment,"));
+            let key = &located.placement.key;
+            let (mut totals, mut hours) = (store.totals(key).await?, store.hours(key).await?);
+            if experiment.crossover == Crossover::Exclude {
+                totals.leave_out(CROSSED_OVER);
+                hours
+                    .iter_mut()
+                    .for_each(|hour| hour.totals.leave_out(CROSSED_OVER));
             }
-            let mut totals = store.totals(&located.placement.key).await?;
-            keep_segment(&mut totals, segment)?;
+            let segment = segment_key(plan, &totals, segment)?;
+            let hours = hours.iter().filter_map(|hour| hour.of_segment(&segment));
             let counts = CountsSnapshot {
-                totals,
-                hours: None,
+                totals: totals.of_segment(&segment),
+                hours: Some(Arc::new(hours.collect())),
                 placement: located.placement,
                 counted: Counted::Wholly,
                 at_ms: SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as u64,
@@ -210,37 +217,33 @@ async fn replay(
     Ok(experiment_result(plan, &evaluation, View::default()))
 }
 
-/// Leaves the users of one segment.
-fn keep_segment(totals: &mut ExperimentTotals, segment: &str) -> anyhow::Result<()> {
-    let mut known = std::collections::BTreeSet::new();
-    let mut is_found = false;
-    for group in totals
-        .epochs
-        .iter_mut()
-        .flat_map(|epoch| epoch.groups.values_mut())
-    {
-        let mut of_segment = None;
-        for (key, part) in std::mem::take(&mut group.segments) {
-            // Behind the name is a digest of the segment's definition.
-            let Some((name, value)) = key.split_once('=') else {
-                continue;
-            };
-            let text = format!("{}={value}", name.split('~').next().unwrap_or_default());
-            if text == segment {
-                of_segment = Some(part);
-            }
-            known.insert(text);
-        }
-        is_found |= of_segment.is_some();
-        *group = of_segment.unwrap_or_default();
-    }
-    let known: Vec<String> = known.into_iter().collect();
-    match is_found {
-        true => Ok(()),
-        false => Err(ErrorWithHint::new(
+/// Returns what the store calls a segment, such as `device~31c5aa=mobile` for `device=mobile`: by the file's
+/// definition, or by another one where the file has it no more.
+fn segment_key(plan: &Plan, totals: &ExperimentTotals, segment: &str) -> anyhow::Result<String> {
+    let groups = totals.epochs.iter().flat_map(|epoch| epoch.groups.values());
+    let keys: BTreeSet<&str> = groups
+        .flat_map(|group| group.segments.keys().map(String::as_str))
+        .collect();
+    let named = |key: &str| {
+        let (name, value) = key.split_once('=')?;
+        let (name, _) = name.split_once('~').filter(|(name, _)| !name.is_empty())?;
+        Some(format!("{name}={value}"))
+    };
+    let is_present = |key: &str| {
+        let mut defined = plan.segments.iter();
+        defined.any(|it| key.split('=').next() == Some(&*it.key))
+    };
+    let found = keys
+        .iter()
+        .filter(|key| named(key).as_deref() == Some(segment));
+    let found = found.max_by_key(|key| is_present(key));
+    found.map(|key| (*key).to_owned()).ok_or_else(|| {
+        let known: BTreeSet<String> = keys.iter().filter_map(|key| named(key)).collect();
+        let known: Vec<String> = known.into_iter().collect();
+        ErrorWithHint::new(
             format!("no user was in the segment {segment}"),
             format!("known: {}", known.join(", ")),
         )
-        .into()),
-    }
+        .into()
+    })
 }

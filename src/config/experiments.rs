@@ -303,6 +303,7 @@ fn long_groups(
         );
     }
     flag_value::check(node, &groups);
+    check_labels(&named, &groups);
     let redirects = |group: &Group| {
         let action = group.action.as_ref();
         action.is_some_and(|action| action.redirect.is_some())
@@ -355,6 +356,29 @@ fn group(name: &str, node: &Node<'_>, (known, matcher): (&Known<'_>, &Matcher)) 
         label: node.get("label").and_then(|node| label(&node)),
         value: node.get("value").and_then(|node| flag_value::read(&node)),
     })
+}
+
+/// Reports labels that already stand for another group: nobody could tell the two apart.
+fn check_labels(named: &[(String, Node<'_>)], groups: &[Group]) {
+    for (place, group) in groups.iter().enumerate() {
+        let Some(label) = &group.label else {
+            continue;
+        };
+        let stands_for = |(other, it): &(usize, &Group)| {
+            let is_earlier = *other < place && it.label.as_ref() == Some(label);
+            *other != place && (it.name == *label || is_earlier)
+        };
+        let Some((_, other)) = groups.iter().enumerate().find(stands_for) else {
+            continue;
+        };
+        let node = named.iter().find(|(name, _)| **name == *group.name);
+        if let Some(node) = node.and_then(|(_, node)| node.get("label")) {
+            node.problem(
+                format!("{label:?} already stands for the group {}", other.name),
+                "a label of its own for each group",
+            );
+        }
+    }
 }
 
 fn label(node: &Node<'_>) -> Option<Box<str>> {

@@ -1,7 +1,7 @@
 //! Aggregates records into deltas. PURE: the same chunks and the same positions give the same batch.
 
 use super::applied_cache::{AppliedCache, SeenUsers};
-use super::apply_semantics::USER_MAX;
+use super::apply_semantics::{USER_MAX, counted_segments};
 use super::buckets::Buckets;
 use super::event_ids;
 use super::forgotten::ForgottenUsers;
@@ -17,6 +17,7 @@ use crate::experiment::record::{Declaration, DeclaredExperiment, Exposure, Serve
 use crate::experiment::{EpochDigest, ExperimentIndex, GroupIndex};
 use crate::journal::{Chunk, OwnedRecord};
 use foldhash::fast::RandomState;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -124,6 +125,8 @@ struct CachedExperiment<'a> {
     key: &'a str,
     /// The epoch of users who come now.
     epoch: EpochDigest,
+    /// Whether a metric has a window.
+    has_windows: bool,
     /// What each of its shards was given of the journal before.
     given: Vec<u64>,
     /// The forgotten users of each shard.
@@ -141,7 +144,10 @@ impl<'a> Declared<'a> {
             let through = given.map(|given| given.get(&chunk.journal).copied().unwrap_or(0));
             let forgotten = cache.forgotten.get(key);
             let epoch = experiment.epoch;
+            let metrics = experiment.metrics.iter();
+            let mut metrics = metrics.filter_map(|&place| declaration.metrics.get(place));
             CachedExperiment {
+                has_windows: metrics.any(|metric| metric.within_ms.is_some()),
                 placement,
                 key,
                 epoch: placement.map_or(epoch, |placement| placement.epoch(epoch)),
@@ -474,19 +480,25 @@ impl DeltaBuilder {
             .or_default() += 1;
         let name = &self.delta.experiment;
         if !is_gone && !seen.has(name, &group.name, &record.user, record.at_ms) {
-            self.exposed(epoch, &group.name, record);
+            let segments = counted_segments(&record.segments, shards.has_windows);
+            self.exposed((epoch, &group.name), record, segments);
         }
     }
 
     /// Adds an exposure of a user, the earliest in each group.
-    fn exposed(&mut self, epoch: EpochDigest, group: &str, record: &OwnedRecord) {
+    fn exposed(
+        &mut self,
+        (epoch, group): (EpochDigest, &str),
+        record: &OwnedRecord,
+        segments: Cow<'_, str>,
+    ) {
         let exposures = &mut self.user(record).exposures;
         let latency = latency_bucket::of(record.latency_us);
-        let at = (record.at_ms, epoch, latency, &*record.segments);
+        let at = (record.at_ms, epoch, latency, &*segments);
         match exposures.iter_mut().find(|seen| seen.group == group) {
             Some(seen) if at < (seen.at_ms, seen.epoch, seen.latency, &*seen.segments) => {
                 (seen.at_ms, seen.epoch, seen.latency) = (at.0, at.1, at.2);
-                seen.segments.clone_from(&record.segments);
+                seen.segments = segments.into_owned();
             }
             Some(_) => {}
             None => exposures.push(ExposureAt {
@@ -494,7 +506,7 @@ impl DeltaBuilder {
                 epoch,
                 group: group.to_owned(),
                 latency,
-                segments: record.segments.clone(),
+                segments: segments.into_owned(),
             }),
         }
     }

@@ -17,19 +17,44 @@ local totals, hours = {}, {}
 local function add_to(sums, field, value) sums[field] = (sums[field] or 0) + value end
 local function field_of(user, what) return user.epoch .. '|' .. user.group .. '|' .. what end
 
--- To totals, and to those of each of the user's segments.
+-- The segment of users who were seen in a second group, besides those of the first exposure.
+local CROSSED_OVER = '~crossed=yes'
+local function own_segments(user)
+  local own = user.segments
+  if own:sub(-#CROSSED_OVER) == CROSSED_OVER then own = own:sub(1, -#CROSSED_OVER - 1):gsub('%+$', ''):gsub(',$', '') end
+  return own
+end
+
+-- The parts that a user is counted in: the segments and, of a user who crossed over, that segment with the same ones
+-- within. Those after a '+' are also counted by hour. An earlier version wrote none, and divided no crossovers.
+local function parts_of(user)
+  if user.parts_of == user.segments then return user.parts end
+  local parts, is_divided = {}, false
+  for mark, segment in user.segments:gmatch('(%+?)([^,]+)') do
+    parts[#parts + 1] = {prefix = 's:' .. segment .. ':', by_hour = mark == '+'}
+    is_divided = mark == '+' and segment == CROSSED_OVER
+  end
+  for mark, segment in (is_divided and own_segments(user) or ''):gmatch('(%+?)([^,]+)') do
+    parts[#parts + 1] = {prefix = 's:' .. CROSSED_OVER .. ':s:' .. segment .. ':', by_hour = mark == '+'}
+  end
+  user.parts_of, user.parts = user.segments, parts
+  return parts
+end
+
+-- To totals, and to those of each of the user's parts.
 local function add_total(user, what, value)
   add_to(totals, field_of(user, what), value)
-  for segment in user.segments:gmatch('[^,]+') do
-    add_to(totals, field_of(user, 's:' .. segment .. ':' .. what), value)
-  end
+  for _, part in ipairs(parts_of(user)) do add_to(totals, field_of(user, part.prefix .. what), value) end
 end
 
 local function add(user, what, value)
   if value ~= 0 and (not user.seen_once or what == 'seen_once') then
-    local field = field_of(user, what)
     add_total(user, what, value)
-    add_to(hours, whole(math.floor(user.first_ms / HOUR_MS)) .. '|' .. field, value)
+    local hour = whole(math.floor(user.first_ms / HOUR_MS)) .. '|'
+    add_to(hours, hour .. field_of(user, what), value)
+    for _, part in ipairs(parts_of(user)) do
+      if part.by_hour then add_to(hours, hour .. field_of(user, part.prefix .. what), value) end
+    end
   end
 end
 
@@ -157,17 +182,12 @@ local function add_whole(user, sign)
   for metric, values in pairs(user.metrics) do add_metric(user, metric, {0, 0, 0}, values, sign) end
 end
 
--- The segment of users who were seen in a second group, besides those of the first exposure.
-local CROSSED_OVER = '~crossed=yes'
-local function own_segments(user)
-  local own = user.segments
-  if own:sub(-#CROSSED_OVER) == CROSSED_OVER then own = own:sub(1, -#CROSSED_OVER - 1):gsub(',$', '') end
-  return own
-end
+-- One that an earlier version wrote without a '+' stays so: what is taken out is what was added.
 local function crosses_over(user)
   user.crossed = '1'
-  local own = own_segments(user)
-  user.segments = own == '' and CROSSED_OVER or own .. ',' .. CROSSED_OVER
+  if own_segments(user) == user.segments then
+    user.segments = user.segments .. (user.segments == '' and '' or ',') .. '+' .. CROSSED_OVER
+  end
 end
 
 -- Equal times are parted by epoch, group, latency and segments, so that the order of arrival does not matter.

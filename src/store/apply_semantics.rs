@@ -5,6 +5,7 @@ use super::event_ids::{EventCounts, EventIdOutcome, EventIds};
 use super::keys::{self, CLASSES};
 use super::waiting::{self, Waiting};
 use super::{Delta, EventAt, ExposureAt, UserDelta, UserMetric, UserRecord};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// An event up to this long before its user's first exposure counts, because clocks of replicas differ.
@@ -352,14 +353,17 @@ impl Additions {
         }
         let hour = record.first_ms / 3_600_000;
         self.add_to_totals(record, what, value);
-        *self
-            .hours
-            .entry(keys::hour_field(hour, record.epoch, &record.group, what))
-            .or_default() += value;
+        let hours = &mut self.hours;
+        let mut add = |what: &str| {
+            let field = keys::hour_field(hour, record.epoch, &record.group, what);
+            *hours.entry(field).or_default() += value;
+        };
+        add(what);
+        for part in parts(record).filter(|part| part.by_hour) {
+            add(&part.field(what));
+        }
     }
-}
 
-impl Additions {
     /// Adds to totals, and to those of each of the user's segments, but to no hour.
     fn add_to_totals(&mut self, record: &UserRecord, what: &str, value: i128) {
         let mut add = |what: &str| {
@@ -367,9 +371,69 @@ impl Additions {
             *self.totals.entry(field).or_default() += value;
         };
         add(what);
-        let segments = record.segments.split(',').filter(|it| !it.is_empty());
-        segments.for_each(|segment| add(&keys::segment_field(segment, what)));
+        parts(record).for_each(|part| add(&part.field(what)));
     }
+}
+
+/// A part of all users that a user is counted in.
+struct CountedPart<'a> {
+    segment: &'a str,
+    /// Whether these are the users of the segment who crossed over.
+    is_crossed: bool,
+    /// Whether its users are also counted by hour.
+    by_hour: bool,
+}
+
+impl<'a> CountedPart<'a> {
+    fn of(segment: &'a str, is_crossed: bool) -> CountedPart<'a> {
+        let marked = segment.strip_prefix(BY_HOUR);
+        CountedPart {
+            segment: marked.unwrap_or(segment),
+            is_crossed,
+            by_hour: marked.is_some(),
+        }
+    }
+
+    fn field(&self, what: &str) -> String {
+        let field = keys::segment_field(self.segment, what);
+        match self.is_crossed {
+            true => keys::segment_field(CROSSED_OVER, &field),
+            false => field,
+        }
+    }
+}
+
+/// The parts that a user is counted in: the segments and, of a user who crossed over, [`CROSSED_OVER`] with the
+/// same segments within. A user whom an earlier version counted in fewer parts stays in those, so that what is
+/// taken out is what was added.
+fn parts(record: &UserRecord) -> impl Iterator<Item = CountedPart<'_>> {
+    let all = split(&record.segments).map(|it| CountedPart::of(it, false));
+    let is_divided = is_marked(&record.segments) && own_segments(record) != record.segments;
+    let own = split(own_segments(record)).filter(move |_| is_divided);
+    all.chain(own.map(|it| CountedPart::of(it, true)))
+}
+
+fn split(segments: &str) -> impl Iterator<Item = &str> {
+    segments.split(',').filter(|it| !it.is_empty())
+}
+
+/// Whether the last of the segments is marked.
+fn is_marked(segments: &str) -> bool {
+    let last = split(segments).last();
+    last.is_some_and(|last| last.starts_with(BY_HOUR))
+}
+
+/// Marks a segment whose users are also counted by hour: metrics with a window are judged on users whose
+/// window is over.
+const BY_HOUR: char = '+';
+
+/// The segments of an exposure as the store counts them: marked where they are also counted by hour.
+pub fn counted_segments(segments: &str, by_hour: bool) -> Cow<'_, str> {
+    if !by_hour {
+        return Cow::Borrowed(segments);
+    }
+    let marked: Vec<String> = split(segments).map(|it| format!("{BY_HOUR}{it}")).collect();
+    Cow::Owned(marked.join(","))
 }
 
 /// The segment of users who were seen in a second group: so they are also counted apart, and can be left
@@ -382,6 +446,7 @@ fn crosses_over(record: &mut UserRecord) {
     if own_segments(record).len() == record.segments.len() {
         let comma = if record.segments.is_empty() { "" } else { "," };
         record.segments += comma;
+        record.segments.push(BY_HOUR);
         record.segments += CROSSED_OVER;
     }
 }
@@ -389,6 +454,7 @@ fn crosses_over(record: &mut UserRecord) {
 /// The segments of the first exposure.
 fn own_segments(record: &UserRecord) -> &str {
     let own = record.segments.strip_suffix(CROSSED_OVER);
+    let own = own.map(|own| own.strip_suffix(BY_HOUR).unwrap_or(own));
     own.map_or(&record.segments, |own| own.strip_suffix(',').unwrap_or(own))
 }
 

@@ -19,14 +19,31 @@ pub struct ExperimentTotals {
 }
 
 impl ExperimentTotals {
-    /// Leaves out the users of a segment. Responses, which no segment divides, stay, and so does the number
-    /// of crossovers.
+    /// Leaves out the users of a segment: see [`GroupTotals::leave_out`].
     pub fn leave_out(&mut self, segment: &str) {
         let groups = self.epochs.iter_mut();
-        for group in groups.flat_map(|epoch| epoch.groups.values_mut()) {
-            if let Some(part) = group.segments.remove(segment) {
-                group.leave_out(&part);
+        groups
+            .flat_map(|epoch| epoch.groups.values_mut())
+            .for_each(|group| group.leave_out(segment));
+    }
+
+    /// The counts of the users of a segment. Epochs stay, also those without such a user.
+    pub fn of_segment(&self, segment: &str) -> ExperimentTotals {
+        let epochs = self.epochs.iter().map(|epoch| {
+            let groups = epoch.groups.iter();
+            let parts = groups.filter_map(|(name, group)| {
+                let part = group.segments.get(segment)?;
+                Some((name.clone(), part.clone()))
+            });
+            EpochTotals {
+                definition: epoch.definition.clone(),
+                number: epoch.number,
+                groups: parts.collect(),
             }
+        });
+        ExperimentTotals {
+            epochs: epochs.collect(),
+            ..ExperimentTotals::default()
         }
     }
 }
@@ -66,14 +83,22 @@ pub struct GroupTotals {
     /// Users by the latency of their first exposure's response: see [`UserRecord::latency`].
     pub first_latency: BTreeMap<u16, u64>,
     /// By segment and value, such as `device=mobile`: the same counts of its users. Responses are not
-    /// divided.
+    /// divided. Those of the users who crossed over are divided by the other segments again.
     pub segments: BTreeMap<String, GroupTotals>,
     /// By metric. A metric without an event is missing.
     pub metrics: BTreeMap<String, MetricTotals>,
 }
 
 impl GroupTotals {
-    fn leave_out(&mut self, part: &GroupTotals) {
+    /// Leaves out the users of a segment, also in the other segments. Responses, which no segment divides, stay, and
+    /// so does the number of crossovers.
+    pub fn leave_out(&mut self, segment: &str) {
+        if let Some(part) = self.segments.remove(segment) {
+            self.subtract(&part);
+        }
+    }
+
+    fn subtract(&mut self, part: &GroupTotals) {
         self.users = self.users.saturating_sub(part.users);
         for (latency, users) in &part.first_latency {
             let all = self.first_latency.entry(*latency).or_default();
@@ -83,7 +108,12 @@ impl GroupTotals {
             self.metrics
                 .entry(metric.clone())
                 .or_default()
-                .leave_out(part);
+                .subtract(part);
+        }
+        for (segment, part) in &part.segments {
+            if let Some(own) = self.segments.get_mut(segment) {
+                own.subtract(part);
+            }
         }
     }
 }
@@ -125,7 +155,7 @@ pub struct MetricTotals {
 }
 
 impl MetricTotals {
-    fn leave_out(&mut self, part: &MetricTotals) {
+    fn subtract(&mut self, part: &MetricTotals) {
         let less = |all: &mut u64, part: u64| *all = all.saturating_sub(part);
         less(&mut self.converted, part.converted);
         less(&mut self.count, part.count);
@@ -155,8 +185,21 @@ pub struct HourTotals {
     pub epoch: EpochDigest,
     /// The name of the group.
     pub group: String,
-    /// The counts, without `latency`, `first_latency` and `segments`.
+    /// The counts, without `latency` and `first_latency`. `segments` holds crossovers, and the users who came
+    /// while a metric had a window; none whom an earlier version counted.
     pub totals: GroupTotals,
+}
+
+impl HourTotals {
+    /// The counts of the users of a segment. `None` without any.
+    pub fn of_segment(&self, segment: &str) -> Option<HourTotals> {
+        Some(HourTotals {
+            hour: self.hour,
+            epoch: self.epoch,
+            group: self.group.clone(),
+            totals: self.totals.segments.get(segment)?.clone(),
+        })
+    }
 }
 
 /// What the store knows of one user in one experiment.

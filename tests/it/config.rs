@@ -82,6 +82,27 @@ fn horizon_must_be_a_time_or_a_number_of_users() {
 }
 
 #[test]
+fn label_must_not_stand_for_another_group() {
+    let file = |first: &str, second: &str| {
+        format!(
+            "upstreams: {{ a: \"http://127.0.0.1:1\" }}\nmetrics: {{ purchase: {{ event: e }} }}\n\
+             experiments: {{ shop: {{ groups: {{ control: {{ weight: 1, upstream: a, label: {first} }}, b: {{ weight: 1, upstream: a, label: {second} }} }} }} }}\n"
+        )
+    };
+    assert!(parse(&file("Old", "control-2")).is_ok());
+    assert!(parse(&file("control", "b")).is_ok());
+    for (first, second, group) in [
+        ("b", "New", "b"),
+        ("Old", "control", "control"),
+        ("New", "\" New\"", "control"),
+    ] {
+        let told = parse(&file(first, second)).expect_err(first).to_string();
+        let expected = format!("already stands for the group {group}");
+        assert!(told.contains(&expected), "{told}");
+    }
+}
+
+#[test]
 fn metric_cap_must_be_positive_and_of_a_mean() {
     let file = |keys: &str| {
         let metric = format!("{{ event: e, value: v, {keys} }}");

@@ -251,6 +251,9 @@ fn a_new_phase_counts_everybody_afresh(store: &str) {
     let text = proxy.ask("/admin/results?format=text").text();
     let said = "phase 1 (40 users, from ";
     assert!(text.contains(said), "{text}");
+    // Nothing is pending of what is over.
+    let ended = "users are split by another salt now; it had no verdict";
+    assert!(text.contains(ended), "{text}");
     assert!(
         proxy
             .ask("/admin/results?format=html")

@@ -57,11 +57,33 @@ impl EventTime {
     /// Reads a time of RFC 3339, such as `2026-11-23T10:00:00Z`.
     pub fn of_text(text: &[u8]) -> EventTime {
         let text = std::str::from_utf8(text).unwrap_or_default();
-        let time = text.parse::<jiff::Timestamp>().ok();
+        let time = Some(text).filter(|text| is_rfc3339(text));
+        let time = time.and_then(|text| text.parse::<jiff::Timestamp>().ok());
         let ms = time.and_then(|time| u64::try_from(time.as_millisecond()).ok());
         ms.and_then(NonZeroU64::new)
             .map_or(EventTime::Unreadable, EventTime::At)
     }
+}
+
+/// Whether a text has the form of RFC 3339. The parser reads more, such as an offset of 25 hours.
+fn is_rfc3339(text: &str) -> bool {
+    let has_form = |text: &str, form: &str| {
+        let is_of = |(byte, of): (u8, u8)| match of {
+            b'0' => byte.is_ascii_digit(),
+            b'T' => matches!(byte, b'T' | b't' | b' '),
+            of => byte == of,
+        };
+        text.len() == form.len() && text.bytes().zip(form.bytes()).all(is_of)
+    };
+    const TIME: &str = "0000-00-00T00:00:00";
+    let Some((time, rest)) = text.split_at_checked(TIME.len()) else {
+        return false;
+    };
+    let zone = rest.strip_prefix('.').unwrap_or(rest);
+    let zone = zone.trim_start_matches(|letter: char| letter.is_ascii_digit());
+    let offset = zone.strip_prefix(['+', '-']);
+    let is_offset = |offset: &str| has_form(offset, "00:00") && offset < "24";
+    has_form(time, TIME) && (matches!(zone, "Z" | "z") || offset.is_some_and(is_offset))
 }
 
 /// Names and values; of two with the same name the last one counts.
@@ -521,7 +543,20 @@ mod tests {
             time("\"2027-01-15T10:00:00.250+02:00\""),
             Ok(Some(NOW_MS + 250))
         );
-        for wrong in ["yesterday", "1800000000", "\"2027-01-15\"", "\"\""] {
+        let right = "\"2027-01-15t08:00:00-00:00\"";
+        assert_eq!(time(right), Ok(Some(NOW_MS)));
+        for wrong in [
+            "yesterday",
+            "1800000000",
+            "\"2027-01-15\"",
+            "\"\"",
+            "\"2027-01-15T08:00:00\"",
+            "\"2027-01-15T08:00Z\"",
+            "\"20270115T080000Z\"",
+            "\"2027-01-15T08:00:00+25:00\"",
+            "\"2027-01-15T08:00:00Z[UTC]\"",
+            "\"2027-02-30T08:00:00Z\"",
+        ] {
             assert_eq!(time(wrong), Err(EventFaultReason::NotATime), "{wrong}");
         }
     }

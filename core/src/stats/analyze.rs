@@ -199,12 +199,10 @@ fn judge_planned(
     judged: &mut [MetricJudgement],
 ) {
     let alpha = question.alpha / cases.len().max(1) as f64;
-    let elapsed_ms = question.started_at_ms;
-    let elapsed_ms = elapsed_ms.map_or(0, |start_ms| question.now_ms.saturating_sub(start_ms));
     for case in cases {
         let metric = &question.metrics[case.metric];
         let users: u64 = metric.totals.iter().flatten().map(|it| it.users).sum();
-        let progress = horizon::progress(planned.at, users, elapsed_ms);
+        let progress = question.progress(metric).unwrap_or(0.0);
         let mut made = planned.made.get(case.group).cloned().unwrap_or_default();
         let estimate = case.compared.estimate().filter(|_| !question.is_partial);
         let due = estimate

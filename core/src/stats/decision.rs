@@ -125,7 +125,7 @@ fn by_primary(primary: &Primary<'_>, judged: &[MetricJudgement]) -> Verdict {
             state: State::NoPlannedLift,
             ..Verdict::collecting(Finding::BelowPlannedLift)
         }
-    } else if is_over(question, groups) {
+    } else if is_over(question, metric, groups) {
         Verdict {
             state: State::Inconclusive,
             ..Verdict::collecting(Finding::PlannedEnd)
@@ -140,13 +140,16 @@ fn by_primary(primary: &Primary<'_>, judged: &[MetricJudgement]) -> Verdict {
     Verdict::collecting(Finding::NotDue(Box::new(found)))
 }
 
-/// Whether every group had its analysis at the planned end.
-fn is_over(question: &Question, groups: &[Compared<'_>]) -> bool {
+/// Whether every group had its analysis at the planned end, or has nothing to analyze there.
+fn is_over(question: &Question, metric: &MetricInput, groups: &[Compared<'_>]) -> bool {
     let is_last = |group: &Compared<'_>| {
         let last = group.judged.analyses.last();
         last.is_some_and(PlannedAnalysis::is_last)
     };
-    question.horizon.is_some() && !groups.is_empty() && groups.iter().all(is_last)
+    let is_over = question
+        .progress(metric)
+        .is_some_and(|progress| progress >= 1.0);
+    question.horizon.is_some() && !groups.is_empty() && (is_over || groups.iter().all(is_last))
 }
 
 /// The groups that are compared with control.

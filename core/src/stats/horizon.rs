@@ -34,6 +34,9 @@ pub enum EndAfter {
 pub struct PlannedEnd {
     /// When.
     pub at: EndAfter,
+    /// How long the metric waits for each user, in milliseconds: its conversion window. Users come until a
+    /// planned time, and their windows are over so much later.
+    pub wait_ms: u64,
     /// By group, in order; empty at first.
     pub made: Vec<Vec<PlannedAnalysis>>,
 }
@@ -85,13 +88,27 @@ pub struct NewEstimate {
     pub is_difference: bool,
 }
 
-/// How much of the way is over, 0 to 1.
-pub fn progress(end: EndAfter, users: u64, elapsed_ms: u64) -> f64 {
-    let (over, whole) = match end {
-        EndAfter::Users(whole) => (users, whole),
-        EndAfter::Time(whole) => (elapsed_ms, whole),
-    };
-    (over as f64 / whole.max(1) as f64).min(1.0)
+impl PlannedEnd {
+    /// How much of the way is over, 0 to 1, with so many users of the metric so long after the first one.
+    pub fn progress(&self, users: u64, elapsed_ms: u64) -> f64 {
+        let (over, whole) = match self.at {
+            EndAfter::Users(whole) => (users, whole),
+            EndAfter::Time(whole) => (elapsed_ms.saturating_sub(self.wait_ms), whole),
+        };
+        (over as f64 / whole.max(1) as f64).min(1.0)
+    }
+
+    /// When the last analysis is due, in Unix milliseconds; `None` where that depends on users.
+    pub fn ends_ms(&self, started_at_ms: Option<u64>) -> Option<u64> {
+        match self.at {
+            EndAfter::Users(_) => None,
+            EndAfter::Time(ms) => Some(
+                started_at_ms?
+                    .saturating_add(ms)
+                    .saturating_add(self.wait_ms),
+            ),
+        }
+    }
 }
 
 /// The analysis that is due at this point of the way, if it was not made before. `alpha` is the
@@ -288,8 +305,23 @@ mod tests {
 
     #[test]
     fn progress_goes_by_users_or_time() {
-        assert_eq!(progress(EndAfter::Users(200), 50, 0), 0.25);
-        assert_eq!(progress(EndAfter::Users(200), 500, 0), 1.0);
-        assert_eq!(progress(EndAfter::Time(1000), 9, 100), 0.1);
+        let end = |at, wait_ms| PlannedEnd {
+            at,
+            wait_ms,
+            made: Vec::new(),
+        };
+        let users = end(EndAfter::Users(200), 0);
+        assert_eq!((users.progress(50, 0), users.progress(500, 0)), (0.25, 1.0));
+        assert_eq!(users.ends_ms(Some(5)), None);
+        let time = end(EndAfter::Time(1000), 0);
+        assert_eq!(
+            (time.progress(9, 100), time.ends_ms(Some(5))),
+            (0.1, Some(1005))
+        );
+        // The windows of those who come last are over so much later.
+        let waits = end(EndAfter::Time(1000), 700);
+        let progress = [600, 800, 1699, 1700].map(|elapsed_ms| waits.progress(9, elapsed_ms));
+        assert_eq!(progress, [0.0, 0.1, 0.999, 1.0]);
+        assert_eq!(waits.ends_ms(Some(5)), Some(1705));
     }
 }

@@ -75,6 +75,14 @@ impl Question {
         marked.or_else(|| self.metrics.iter().position(|metric| !is_guardrail(metric)))
     }
 
+    /// How much of the way to the planned end is over for a metric, 0 to 1; `None` without a planned end.
+    pub fn progress(&self, metric: &MetricInput) -> Option<f64> {
+        let users = metric.totals.iter().flatten().map(|it| it.users).sum();
+        let start_ms = self.started_at_ms;
+        let elapsed_ms = start_ms.map_or(0, |start_ms| self.now_ms.saturating_sub(start_ms));
+        Some(self.horizon.as_ref()?.progress(users, elapsed_ms))
+    }
+
     /// Users of all groups.
     pub fn users(&self) -> u64 {
         self.epochs.iter().flat_map(|epoch| &epoch.users).sum()

@@ -185,12 +185,14 @@ pub fn interval_of_rate(kind: Kind, rate: &Rate, detect: f64, alpha: f64) -> Int
 
 /// So many users of each group have a value before values are compared.
 pub const VALUED_USERS_MIN: u64 = 100;
+/// So many users of each group have an event before counts are compared.
+pub const COUNTED_USERS_MIN: u64 = 25;
 
 /// Whether enough users are behind one group's rate for an asymptotic claim.
 fn enough(kind: Kind, rate: &Rate) -> bool {
     match kind {
         Kind::Conversion => rate.converted.min(rate.users - rate.converted) >= 10,
-        Kind::Count => rate.converted >= 25,
+        Kind::Count => rate.converted >= COUNTED_USERS_MIN,
         Kind::Mean | Kind::Ratio => rate.converted >= VALUED_USERS_MIN,
         Kind::Quantile => false,
     }

@@ -57,7 +57,7 @@ pub struct CountsSnapshot {
     pub at_ms: u64,
 }
 
-type Hours = (u64, Arc<Vec<HourTotals>>);
+type Hours = (ExperimentTotals, Arc<Vec<HourTotals>>);
 
 /// All looks of this process, and what they found. A look of a person counts as one: what it
 /// found is kept in the store at the next tick.
@@ -73,7 +73,7 @@ pub struct Evaluator {
     /// By phase's key: what is kept of it, here and in the store. It also outlives a store that loses
     /// its last seconds.
     known: Mutex<HashMap<String, RunningMinima>>,
-    /// By phase's key: how much was counted when its hours were read, and the hours.
+    /// By phase's key: what was counted when its hours were read, and the hours.
     hours: Mutex<HashMap<String, Hours>>,
 }
 
@@ -124,13 +124,12 @@ impl Evaluator {
         let counts = CountsSnapshot {
             totals,
             placement,
-            hours: Some(Arc::clone(&hours)),
+            hours: Some(hours),
             counted,
             at_ms: now_ms(),
         };
         let mut evaluation = self.judge(plan, experiment, counts, &kept);
-        evaluation.recent = recent(experiment, &evaluation, &hours);
-        evaluation.hours = hours;
+        evaluation.recent = recent(experiment, &evaluation, &evaluation.hours);
         Ok(evaluation)
     }
 
@@ -156,19 +155,16 @@ impl Evaluator {
         totals: &ExperimentTotals,
         store: &dyn Store,
     ) -> Result<Arc<Vec<HourTotals>>, StoreError> {
-        let counted = totals.epochs.iter().flat_map(|epoch| epoch.groups.values());
-        let counted = counted.map(|group| group.requests + group.fallbacks + group.users);
-        let counted: u64 = counted.sum();
-        let known = {
-            let known = self.hours.lock().unwrap_or_else(PoisonError::into_inner);
-            known.get(key).cloned()
-        };
-        let hours = match known {
-            Some((before, hours)) if before == counted => hours,
-            _ => Arc::new(store.hours(key).await?),
-        };
-        let mut all = self.hours.lock().unwrap_or_else(PoisonError::into_inner);
-        all.insert(key.to_owned(), (counted, Arc::clone(&hours)));
+        let all = || self.hours.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = all()
+            .get(key)
+            .filter(|(before, _)| before == totals)
+            .map(|(_, hours)| Arc::clone(hours));
+        if let Some(hours) = known {
+            return Ok(hours);
+        }
+        let hours = Arc::new(store.hours(key).await?);
+        all().insert(key.to_owned(), (totals.clone(), Arc::clone(&hours)));
         Ok(hours)
     }
 
@@ -182,7 +178,7 @@ impl Evaluator {
     ) -> Evaluation {
         let CountsSnapshot {
             mut totals,
-            hours,
+            mut hours,
             placement,
             counted,
             at_ms,
@@ -200,15 +196,13 @@ impl Evaluator {
             .epochs
             .retain(|epoch| sequential_state::belongs(experiment, epoch.definition.digest, known));
         let earlier = all - totals.epochs.len();
-        let excludes = experiment.crossover == Crossover::Exclude;
-        if excludes {
+        if experiment.crossover == Crossover::Exclude {
             totals.leave_out(CROSSED_OVER);
+            hours = hours.map(|hours| without(hours, CROSSED_OVER));
         }
-        // Hours do not count by segment.
-        let hours = hours.as_ref().filter(|_| !excludes);
-        let hours = hours.map(|hours| hours.as_slice());
         let begun = sequential_state::as_begun(plan, experiment, known);
-        let mut question = question(plan, &begun, &placement, &totals, hours, at_ms);
+        let by_hour = hours.as_ref().map(|hours| hours.as_slice());
+        let mut question = question(plan, &begun, &placement, &totals, by_hour, at_ms);
         sequential_state::recall(&begun, &placement, &mut question, known);
         question.is_partial = counted == Counted::Partly;
         let mut judgement = stats::judge(&question);
@@ -232,7 +226,7 @@ impl Evaluator {
             question,
             judgement,
             recent: Recent::default(),
-            hours: Arc::default(),
+            hours: hours.unwrap_or_default(),
             at_ms,
             placement,
             experiment: begun,
@@ -302,6 +296,13 @@ fn withhold(experiment: &Experiment, judgement: &mut Judgement, metric: String) 
     if judgement.verdict.state != State::Invalid && !others.all(does_harm) {
         judgement.verdict = Verdict::collecting(Finding::PrimaryGone { metric });
     }
+}
+
+/// Leaves out the users of a segment.
+fn without(mut hours: Arc<Vec<HourTotals>>, segment: &str) -> Arc<Vec<HourTotals>> {
+    let all = Arc::make_mut(&mut hours).iter_mut();
+    all.for_each(|hour| hour.totals.leave_out(segment));
+    hours
 }
 
 /// What happened lately, in the epochs that are shown.

@@ -2,7 +2,7 @@
 
 use crate::admin::results::enums::method;
 use crate::admin::results::evaluation::Evaluation;
-use crate::admin::results::metric::{lowest_at, pooled};
+use crate::admin::results::metric::{asked_totals, lowest_at};
 use crate::admin::results::schema::{GuardrailGroup, GuardrailResult};
 use crate::config::plan::Plan;
 use crate::experiment::Experiment;
@@ -20,16 +20,17 @@ pub fn guardrail_results(
         .metrics
         .iter()
         .skip(experiment.metrics.len());
+    let asked = evaluation.question.metrics.iter();
+    let judged = judged.zip(asked.skip(experiment.metrics.len()));
     let each = experiment.guardrails.iter().zip(judged);
-    let each = each.map(|(guardrail, judged)| {
-        let counted_name = guardrail.counted_name(&plan.metrics);
-        let groups = experiment.groups.iter().zip(&judged.groups);
-        let groups = groups.map(|(group, judged)| {
-            let (users, totals) = pooled(evaluation, &group.name, &counted_name);
+    let each = each.map(|(guardrail, (judged, asked))| {
+        let groups = experiment.groups.iter().zip(&judged.groups).enumerate();
+        let groups = groups.map(|(place, (group, judged))| {
+            let totals = asked_totals(asked, place);
             let found = judged.guardrail;
             GuardrailGroup {
                 name: group.name.to_string(),
-                users,
+                users: totals.users,
                 harmed: totals.converted,
                 rate: judged.rate,
                 increase: judged.lift.and_then(|lift| lift.relative),

@@ -14,7 +14,8 @@ use crate::experiment::Experiment;
 use crate::experiment::metric::{Metric, Trigger};
 use crate::experiment::metric_definition::duration;
 use crate::stats::{self, GroupJudgement, fixed};
-use crate::store::MetricTotals;
+use crate::store::ExperimentTotals;
+use crate::store::phases::Placement;
 
 /// How results are looked at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, utoipa::ToSchema)]
@@ -56,9 +57,9 @@ pub fn metric_results(
         let gain = judged.gain;
         let groups = experiment.groups.iter().zip(&judged.groups).enumerate();
         let groups = groups.map(|(group_place, (group, judged))| {
-            let of = asked.totals.iter();
-            let totals = sum(of.filter_map(|groups| groups.get(group_place)));
-            let (came, _) = pooled(evaluation, &group.name, &metric.name);
+            let totals = asked_totals(asked, group_place);
+            let (placement, all) = (&evaluation.placement, &evaluation.totals);
+            let came = came(placement, all, &group.name, &metric.name);
             let measured = measured(asked, group_place);
             let single = single.get(place).and_then(|groups| groups[group_place]);
             MetricGroup {
@@ -177,8 +178,9 @@ fn measured(metric: &stats::MetricInput, group: usize) -> Option<u64> {
     Some(counts.flat_map(|counts| counts.values()).sum())
 }
 
-/// What is shown of a metric's counts, over all epochs.
-fn sum<'a>(each: impl Iterator<Item = &'a stats::Totals>) -> stats::Totals {
+/// What a metric is judged on in a group, as far as it is shown, over all epochs.
+pub fn asked_totals(metric: &stats::MetricInput, group: usize) -> stats::Totals {
+    let each = metric.totals.iter().filter_map(|groups| groups.get(group));
     each.fold(stats::Totals::default(), |sum, totals| stats::Totals {
         users: sum.users + totals.users,
         converted: sum.converted + totals.converted,
@@ -207,21 +209,12 @@ pub fn lowest_at(judged: &GroupJudgement) -> Option<String> {
     rfc3339(judged.history.lowest?.at_ms?)
 }
 
-/// A group's users and a metric's counts over all epochs that count for it.
-pub fn pooled(evaluation: &Evaluation, group: &str, metric: &str) -> (u64, MetricTotals) {
-    let (mut sum, mut users) = (MetricTotals::default(), 0);
-    let placement = &evaluation.placement;
-    let epochs = evaluation.totals.epochs.iter();
+/// A group's users over all epochs that count for a metric, whether or not their window is over.
+pub fn came(placement: &Placement, totals: &ExperimentTotals, group: &str, metric: &str) -> u64 {
+    let epochs = totals.epochs.iter();
     let counting = epochs.filter(|epoch| placement.counts_in(metric, &epoch.definition));
-    for group in counting.filter_map(|epoch| epoch.groups.get(group)) {
-        users += group.users;
-        if let Some(metric) = group.metrics.get(placement.series_of(metric)) {
-            sum.converted += metric.converted;
-            sum.count += metric.count;
-            sum.sum += metric.sum;
-        }
-    }
-    (users, sum)
+    let groups = counting.filter_map(|epoch| epoch.groups.get(group));
+    groups.map(|group| group.users).sum()
 }
 
 fn fixed_result(view: fixed::FixedHorizon) -> FixedResult {

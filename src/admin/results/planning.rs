@@ -11,17 +11,12 @@ use crate::stats::{self, EndAfter, MetricJudgement};
 /// How far the way to the planned end is over.
 fn horizon(evaluation: &Evaluation, judged: &MetricJudgement) -> Option<HorizonResult> {
     let question = &evaluation.question;
-    let end = question.horizon.as_ref()?.at;
-    let users = match end {
+    let end = question.horizon.as_ref()?;
+    let users = match end.at {
         EndAfter::Users(users) => Some(users),
         EndAfter::Time(_) => None,
     };
-    let ends_at = match end {
-        EndAfter::Time(ms) => question
-            .started_at_ms
-            .and_then(|start_ms| rfc3339(start_ms.saturating_add(ms))),
-        EndAfter::Users(_) => None,
-    };
+    let ends_at = end.ends_ms(question.started_at_ms).and_then(rfc3339);
     let control = question.control();
     let others = judged.groups.iter().enumerate();
     let others = others.filter(|(place, _)| *place != control);
@@ -83,13 +78,12 @@ pub fn planning(experiment: &Experiment, evaluation: &Evaluation) -> Option<Plan
         (Some(missing), Some(per_day)) => Some(missing as f64 / per_day * 86_400.0),
         _ => None,
     };
-    let by_users = match experiment.horizon {
-        Some(Horizon::Time(ms)) => evaluation.question.started_at_ms.map(|start_ms| {
-            let end_ms = start_ms.saturating_add(ms);
-            end_ms.saturating_sub(evaluation.at_ms) as f64 / 1000.0
-        }),
-        Some(Horizon::Users(_)) | None => by_users,
-    };
+    let question = &evaluation.question;
+    let end = question.horizon.as_ref();
+    let end_ms = end.and_then(|end| end.ends_ms(question.started_at_ms));
+    let by_end = end_ms.map(|end_ms| end_ms.saturating_sub(evaluation.at_ms) as f64 / 1000.0);
+    let by_users =
+        by_end.or(by_users.filter(|_| !matches!(experiment.horizon, Some(Horizon::Time(_)))));
     let earliest_ms = stats::timing::due_ms(&evaluation.question);
     // No verdict comes before the shortest duration is over.
     let by_duration = earliest_ms.map(|ms| ms.saturating_sub(evaluation.at_ms) as f64 / 1000.0);

@@ -30,6 +30,8 @@ const DEAD_ANSWERS: u64 = 50;
 /// With fewer answers nothing is said of failures.
 const FEW_ANSWERS: u64 = 5;
 const DEAD_SHARE: f64 = 0.5;
+/// No more of control's answers failed: where half of both fail, chance alone makes more than half of one.
+const DEAD_SHARE_OF_CONTROL: f64 = 0.25;
 
 impl Recent {
     /// The last hours of these groups. `started_at_ms` is the first exposure, if there was one.
@@ -64,14 +66,14 @@ impl Recent {
         recent
     }
 
-    /// Whether most of a group's answers failed, and not most of control's. No test: a dead
+    /// Whether most of a group's answers failed, and at most a quarter of control's. No test: a dead
     /// upstream should not wait for statistics.
     pub fn is_dead(&self, group: usize, control: usize) -> bool {
-        let mostly = |group: usize| {
-            let of = self.groups.get(group).copied().unwrap_or_default();
-            of.answers >= DEAD_ANSWERS && mostly_failed(of.answers, of.failed)
-        };
-        mostly(group) && (group == control || !mostly(control))
+        let of = |group: usize| self.groups.get(group).copied().unwrap_or_default();
+        let (own, control_answers) = (of(group), of(control));
+        let is_sound = |of: Answers| of.failed as f64 <= DEAD_SHARE_OF_CONTROL * of.answers as f64;
+        let mostly = own.answers >= DEAD_ANSWERS && mostly_failed(own.answers, own.failed);
+        mostly && (group == control || is_sound(control_answers))
     }
 
     /// Whether most of a group's answers failed, although they may be few.
@@ -139,6 +141,13 @@ mod tests {
         ]);
         assert!(both.is_dead(0, 0), "control is dead");
         assert!(!both.is_dead(1, 0), "the experiment cannot be told apart");
+        for (failed, dead) in [(29, false), (16, false), (15, true)] {
+            let recent = recent(&[
+                hour(100, "control", 9, 60, (failed, 0)),
+                hour(100, "experiment", 9, 60, (31, 0)),
+            ]);
+            assert_eq!(recent.is_dead(1, 0), dead, "{failed} of control's 60");
+        }
     }
 
     #[test]

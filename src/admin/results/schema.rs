@@ -373,6 +373,9 @@ pub struct SegmentMetric {
 pub struct SegmentGroup {
     pub name: String,
     pub users: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub users_waiting: Option<u64>,
     pub rate: Option<f64>,
     pub interval: Option<(f64, f64)>,
     #[serde(skip_serializing_if = "Option::is_none")]

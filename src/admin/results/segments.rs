@@ -1,7 +1,7 @@
 //! Results by segment: displayed, corrected for how many there are, and no part of the verdict.
 
 use crate::admin::results::evaluation::Evaluation;
-use crate::admin::results::metric::lift_result;
+use crate::admin::results::metric::{asked_totals, came, lift_result};
 use crate::admin::results::schema::{
     SegmentGroup, SegmentMetric, SegmentRatio, SegmentResult, SegmentValue,
 };
@@ -9,11 +9,10 @@ use crate::admin::results::stats_input::question;
 use crate::config::plan::Plan;
 use crate::experiment::segment::UserSegment;
 use crate::stats;
-use crate::store::{ExperimentTotals, GroupTotals};
+use crate::store::{ExperimentTotals, HourTotals};
 use std::collections::BTreeSet;
 
-/// Returns the segments of the file that have users. A metric with `within` is judged on users whose
-/// window is over. They are not counted by segment, so such a metric is shown without a comparison.
+/// Returns the segments of the file that have users.
 pub fn segment_results(plan: &Plan, evaluation: &Evaluation) -> Vec<SegmentResult> {
     let counted: Vec<(&UserSegment, Vec<String>)> = plan
         .segments
@@ -50,10 +49,10 @@ fn users_before(segment: &str, totals: &ExperimentTotals) -> u64 {
 /// The values of a segment that have users.
 fn values(segment: &str, totals: &ExperimentTotals) -> Vec<String> {
     let groups = totals.epochs.iter().flat_map(|epoch| epoch.groups.values());
-    let keys = groups.flat_map(|group| group.segments.keys());
-    let values = keys.filter_map(|key| {
+    let parts = groups.flat_map(|group| &group.segments);
+    let values = parts.filter_map(|(key, part)| {
         let (name, value) = key.split_once('=')?;
-        (name == segment).then(|| value.to_owned())
+        (name == segment && part.users > 0).then(|| value.to_owned())
     });
     let values: BTreeSet<String> = values.collect();
     values.into_iter().collect()
@@ -65,33 +64,43 @@ fn of_value(
     (segment, value): (&str, &str),
     all: f64,
 ) -> SegmentValue {
-    let totals = part(&evaluation.totals, &format!("{segment}={value}"));
+    let key = format!("{segment}={value}");
+    let totals = evaluation.totals.of_segment(&key);
+    let hours = evaluation.hours.iter();
+    let hours: Vec<HourTotals> = hours.filter_map(|hour| hour.of_segment(&key)).collect();
     let Evaluation {
         experiment,
         placement,
+        at_ms,
         ..
     } = evaluation;
-    let mut asked = question(plan, experiment, placement, &totals, None, evaluation.at_ms);
+    let mut asked = question(plan, experiment, placement, &totals, Some(&hours), *at_ms);
     asked.metrics.truncate(experiment.metrics.len());
     for (metric, known) in asked.metrics.iter_mut().zip(&evaluation.question.metrics) {
         metric.detect = known.detect;
     }
     asked.alpha /= all;
+    // The analyses of a planned end are made once, of all users. Segments are looked at any time.
+    asked.horizon = None;
     let judged = stats::judge(&asked);
     let corrected = |p: f64| (p * all).min(1.0);
     let sample_ratio = judged.sample_ratio.p_value.map(corrected);
-    let metrics = experiment.metrics.iter().zip(&judged.metrics);
-    let metrics = metrics.map(|(&index, judged)| {
+    let metrics = experiment.metrics.iter().zip(&judged.metrics).enumerate();
+    let metrics = metrics.map(|(metric_place, (&index, judged))| {
         let metric = plan.metric(index);
-        let is_comparable = metric.within_ms.is_none();
         let groups = experiment.groups.iter().zip(&judged.groups).enumerate();
-        let groups = groups.map(|(place, (group, judged))| SegmentGroup {
-            name: group.name.to_string(),
-            users: asked.epochs.iter().map(|epoch| epoch.users[place]).sum(),
-            rate: judged.rate,
-            interval: judged.interval.low.zip(judged.interval.high),
-            lift: judged.lift.filter(|_| is_comparable).map(lift_result),
-            adjusted_p: judged.adjusted_p.filter(|_| is_comparable).map(corrected),
+        let groups = groups.map(|(place, (group, judged))| {
+            let users = asked_totals(&asked.metrics[metric_place], place).users;
+            let came = came(placement, &totals, &group.name, &metric.name);
+            SegmentGroup {
+                name: group.name.to_string(),
+                users,
+                users_waiting: metric.within_ms.map(|_| came.saturating_sub(users)),
+                rate: judged.rate,
+                interval: judged.interval.low.zip(judged.interval.high),
+                lift: judged.lift.map(lift_result),
+                adjusted_p: judged.adjusted_p.map(corrected),
+            }
         });
         SegmentMetric {
             name: metric.name.to_string(),
@@ -107,19 +116,4 @@ fn of_value(
         },
         metrics: metrics.collect(),
     }
-}
-
-/// The counts of the users of one segment.
-fn part(totals: &ExperimentTotals, key: &str) -> ExperimentTotals {
-    let mut part = ExperimentTotals {
-        epochs: totals.epochs.clone(),
-        ..ExperimentTotals::default()
-    };
-    for epoch in &mut part.epochs {
-        for group in epoch.groups.values_mut() {
-            let of_segment: Option<GroupTotals> = group.segments.remove(key);
-            *group = of_segment.unwrap_or_default();
-        }
-    }
-    part
 }

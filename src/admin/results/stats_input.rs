@@ -65,6 +65,7 @@ pub fn question(
             ..guardrail_input(plan, guardrail, totals)
         }
     });
+    let primary = experiment.metrics.first().map(|&index| plan.metric(index));
     stats::Question {
         groups: group_inputs(experiment),
         epochs: epochs.collect(),
@@ -74,6 +75,7 @@ pub fn question(
         min_duration_ms: experiment.min_duration_ms,
         horizon: experiment.horizon.map(|horizon| stats::PlannedEnd {
             at: end(horizon),
+            wait_ms: primary.and_then(|metric| metric.within_ms).unwrap_or(0),
             made: Vec::new(),
         }),
         ..stats::Question::default()

@@ -1,5 +1,5 @@
 //! Rates over time: what would have been said of all users who had come by then, from the counts
-//! by hour. PURE.
+//! by hour; of a metric with a window, of those whose window is over now. PURE.
 
 use crate::admin::format::rfc3339;
 use crate::admin::results::evaluation::Evaluation;
@@ -9,8 +9,6 @@ use crate::admin::results::stats_input::question;
 use crate::config::plan::Plan;
 use crate::experiment::Experiment;
 use crate::stats;
-use crate::store::phases::Placement;
-use crate::store::{ExperimentTotals, HourTotals};
 use std::collections::BTreeMap;
 
 /// At most about so many moments are looked at.
@@ -30,7 +28,7 @@ pub fn over_time(plan: &Plan, evaluation: &Evaluation, now_ms: u64) -> Vec<Vec<M
     for epoch in &mut growing.epochs {
         epoch.groups.clear();
     }
-    let mut hours: Vec<&HourTotals> = evaluation.hours.iter().collect();
+    let mut hours = evaluation.hours.to_vec();
     hours.sort_by_key(|hour| hour.hour);
     let ends = hours.first().zip(hours.last());
     let Some((first, last)) = ends.map(|(first, last)| (first.hour, last.hour)) else {
@@ -42,18 +40,25 @@ pub fn over_time(plan: &Plan, evaluation: &Evaluation, now_ms: u64) -> Vec<Vec<M
     let step = step.unwrap_or(least.div_ceil(24) * 24);
     let mut until = first + (step - 1 - first % step);
     let mut found = vec![Vec::new(); experiment.metrics.len()];
-    let mut rest = hours.into_iter().peekable();
+    let mut came = 0;
     loop {
         // The last one is the present.
         until = until.min(last);
-        while let Some(hour) = rest.next_if(|hour| hour.hour <= until) {
-            add(&mut growing, hour);
-        }
+        let before = came;
+        came = hours.partition_point(|hour| hour.hour <= until);
+        hours[before..came]
+            .iter()
+            .for_each(|hour| add(&mut growing, hour));
         let at_ms = now_ms.min((until + 1) * HOUR_MS);
-        for (of_metric, moment) in found
-            .iter_mut()
-            .zip(moment(plan, experiment, placement, &growing, at_ms))
-        {
+        let asked = question(
+            plan,
+            experiment,
+            placement,
+            &growing,
+            Some(&hours[..came]),
+            now_ms,
+        );
+        for (of_metric, moment) in found.iter_mut().zip(moment(experiment, asked, at_ms)) {
             of_metric.push(moment);
         }
         if until == last {
@@ -64,14 +69,9 @@ pub fn over_time(plan: &Plan, evaluation: &Evaluation, now_ms: u64) -> Vec<Vec<M
     found
 }
 
-fn moment(
-    plan: &Plan,
-    experiment: &Experiment,
-    placement: &Placement,
-    totals: &ExperimentTotals,
-    at_ms: u64,
-) -> Vec<MomentResult> {
-    let question = question(plan, experiment, placement, totals, None, at_ms);
+fn moment(experiment: &Experiment, mut question: stats::Question, at_ms: u64) -> Vec<MomentResult> {
+    // The analyses of a planned end are made once, and stand until the next one.
+    question.horizon = None;
     let judgement = stats::judge(&question);
     let shown = judgement.metrics.iter().take(experiment.metrics.len());
     let moment = shown.zip(&question.metrics).map(|(metric, asked)| {

@@ -406,14 +406,21 @@ pub fn past(experiment: &ExperimentResult) -> Vec<String> {
     let phases = experiment.phases.iter().map(|phase| {
         let users: u64 = phase.groups.iter().map(|group| group.users).sum();
         let since = phase.started_at.as_deref().map(minute);
+        let verdict = match phase.verdict.state {
+            // Its reason says what it waits for, and nothing will come.
+            "collecting" => "it had no verdict".to_owned(),
+            state => format!(
+                "its verdict: {}, {}",
+                state.replace('_', " "),
+                phase.verdict.reason
+            ),
+        };
         format!(
-            "phase {} ({} users{}) is over, because {}; its verdict: {}, {}",
+            "phase {} ({} users{}) is over, because {}; {verdict}",
             phase.phase,
             thousands(users),
             since.map_or(String::new(), |since| format!(", from {since}")),
             phase.ended_because,
-            phase.verdict.state.replace('_', " "),
-            phase.verdict.reason
         )
     });
     ended.chain(phases).collect()

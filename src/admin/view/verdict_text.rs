@@ -1,6 +1,8 @@
 //! The sentences of a verdict. PURE.
 
 use crate::admin::format::{thousands, two_digits};
+use crate::admin::results::metric::asked_totals;
+use crate::stats::normal_mixture::{COUNTED_USERS_MIN, VALUED_USERS_MIN};
 use crate::stats::timing::due_ms;
 use crate::stats::{
     ANALYSES, EndAfter, Finding, Goal, GuardrailJudgement, Judgement, Kind, Lift, MetricInput,
@@ -110,20 +112,54 @@ impl Narrative<'_> {
     /// The planned end, without a difference.
     fn inconclusive(&self) -> String {
         let others = (0..self.question.groups.len()).filter(|group| *group != self.control);
-        let each: Vec<String> = others.map(|group| self.shown(group)).collect();
+        let each = others.map(|group| match self.lift(group).decisive() {
+            interval if interval.low.is_none() && interval.high.is_none() => {
+                self.incomparable(group)
+            }
+            _ => self.shown(group),
+        });
+        let each: Vec<String> = each.collect();
         format!(
             "the planned end has come, and no difference is shown: {}",
             each.join("; ")
         )
     }
 
+    /// That a group cannot be compared with control yet, and why.
+    fn incomparable(&self, group: usize) -> String {
+        let of = |place: usize| asked_totals(self.metric, place);
+        let (own, control) = (of(group), of(self.control));
+        let (users, converted) = (
+            own.users.min(control.users),
+            own.converted.min(control.converted),
+        );
+        let metric = &self.metric.name;
+        let needs = |least: u64| match converted < least {
+            true => format!(": {metric} needs {least} users of each with an event"),
+            false => format!(": all users of a group have the same {metric}"),
+        };
+        let why = match self.metric.kind {
+            _ if users == 0 => format!(": {metric} has no users of both yet"),
+            Kind::Quantile => String::new(),
+            _ if own.converted + control.converted == 0 => {
+                format!(": no user has an event of {metric}")
+            }
+            Kind::Conversion => String::new(),
+            Kind::Count => needs(COUNTED_USERS_MIN),
+            Kind::Mean | Kind::Ratio => needs(VALUED_USERS_MIN),
+        };
+        let (name, control) = (self.name(group), self.name(self.control));
+        format!("{name} cannot be compared with {control} yet{why}")
+    }
+
     /// `; the planned end is at 20,000 users`.
     fn planned_end(&self) -> Option<String> {
         Some(match self.question.horizon.as_ref()?.at {
             EndAfter::Users(users) => format!("; the planned end is at {}", users_text(users)),
-            EndAfter::Time(ms) => {
-                let end = self.question.started_at_ms?.saturating_add(ms);
-                format!("; the planned end is on {}", day(end)?)
+            EndAfter::Time(_) => {
+                let end = self.question.horizon.as_ref()?;
+                let end_ms = end.ends_ms(self.question.started_at_ms)?;
+                format!("; the planned end is on {}", day(end_ms)?)
             }
         })
     }
@@ -244,7 +280,12 @@ impl Narrative<'_> {
     /// Where the true lift lies, in words.
     fn range(&self, group: usize, lift: &Lift) -> String {
         let (name, control) = (self.name(group), self.name(self.control));
-        let converts = self.metric.kind == Kind::Conversion && self.metric.goal == Goal::Increase;
+        // Of several metrics, one that does not decide is named.
+        let primary = self.question.primary();
+        let decides =
+            primary.is_some_and(|place| self.question.metrics[place].name == self.metric.name);
+        let is_rate = self.metric.kind == Kind::Conversion && self.metric.goal == Goal::Increase;
+        let converts = is_rate && decides;
         let (subject, up, down, end) = if converts {
             (
                 format!("{name} converts"),
@@ -299,7 +340,7 @@ impl Narrative<'_> {
             (None, Some(high)) => {
                 format!("{subject} at most {} {} {end}", percent(high), toward(high))
             }
-            (None, None) => format!("{name} cannot be compared with {control} yet"),
+            (None, None) => self.incomparable(group),
         }
     }
 }
@@ -449,7 +490,7 @@ fn duration(ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stats::{Epoch, GroupInput, History, State, Totals, judge};
+    use crate::stats::{Epoch, GroupInput, History, PlannedEnd, State, Totals, judge};
 
     fn question(control: (u64, u64), own: (u64, u64)) -> Question {
         let totals = |(users, converted): (u64, u64)| Totals {
@@ -539,8 +580,28 @@ mod tests {
         check(
             &question((100, 0), (100, 0)),
             State::Collecting,
-            "experiment cannot be compared with control yet",
+            "experiment cannot be compared with control yet: no user has an event of purchase",
         );
+        let mut values = question((300, 90), (300, 200));
+        values.metrics[0].kind = Kind::Mean;
+        let needed = "yet: purchase needs 100 users of each with an event";
+        check(&values, State::Collecting, needed);
+        let mut same = question((300, 300), (300, 300));
+        same.metrics[0].kind = Kind::Mean;
+        for totals in &mut same.metrics[0].totals[0] {
+            (totals.sum, totals.sum_sq) = (300 * 5, 300 * 25);
+        }
+        let same_value = "yet: all users of a group have the same purchase";
+        check(&same, State::Collecting, same_value);
+        // With a planned end, that is all there will be.
+        let mut over = question((100, 0), (100, 0));
+        over.horizon = Some(PlannedEnd {
+            at: EndAfter::Time(over.now_ms),
+            wait_ms: 0,
+            made: Vec::new(),
+        });
+        let nothing = "the planned end has come, and no difference is shown: experiment cannot be compared with control yet: no user";
+        check(&over, State::Inconclusive, nothing);
     }
 
     #[test]
@@ -603,6 +664,11 @@ mod tests {
             "careful, returns with experiment: 8.7 % to 32.5 % higher than with control, which is worse; experiment converts",
         );
         assert_eq!(judge(&both).verdict.harms, [1]);
+        let signup = &mut both.metrics[1];
+        (signup.name, signup.goal) = ("signup".to_owned(), Goal::Increase);
+        signup.totals[0].swap(0, 1);
+        let named = "careful, signup with experiment: 8 % to 24.5 % lower than with control, which is worse; experiment converts";
+        check(&both, State::Winner, named);
     }
 
     #[test]

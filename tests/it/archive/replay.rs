@@ -99,6 +99,12 @@ fn replayed_metric_has_the_numbers_of_the_results() {
     let groups = result["metrics"][0]["groups"].as_array().unwrap();
     let sum = |key: &str| -> u64 { groups.iter().map(|it| it[key].as_u64().unwrap()).sum() };
     assert_eq!([sum("users"), sum("converted"), sum("count")], [30, 30, 30]);
+    // Of a metric with a window, nobody's is over.
+    let words = [&words[..2], &["--metric", "soon"], &words[4..]].concat();
+    let result = replayed(&site, &words);
+    let groups = result["metrics"][0]["groups"].as_array().unwrap();
+    let sum = |key: &str| -> u64 { groups.iter().map(|it| it[key].as_u64().unwrap()).sum() };
+    assert_eq!([sum("users"), sum("users_waiting")], [0, 30]);
 
     let refused = |words: &[&str]| {
         let done = replay(&site, words);
