@@ -65,6 +65,7 @@ pub mod fuzzing {
 
 pub use changes::find_route;
 pub use headers::believed_client::believed_client;
+pub use headers::plan_headers::FALLBACK;
 pub use observe::log_lines;
 pub use pipeline::assign;
 pub use snapshot::{SharedState, Snapshot, Worker};

@@ -4,7 +4,7 @@
 use crate::config::plan::{Plan, RouteIndex};
 use crate::experiment::http_view::{HeaderView as _, RequestView as _};
 use crate::experiment::identity;
-use crate::experiment::page_view::{PageRequest, is_part, referring_page};
+use crate::experiment::page_view::{PageRequest, is_of_part, referring_page};
 use crate::experiment::resolve::{AssignedBy, Assignment};
 use crate::experiment::served_pages::{
     self, PAGES_COOKIE, PageDigest, ServedPage, ServedPages, SignedPages, VERSION_PARAMETER,
@@ -17,7 +17,11 @@ use crate::proxy::headers::cache_control;
 use crate::proxy::headers::edit::Edit;
 use crate::proxy::headers::plan_headers::PlanHeaders;
 use crate::proxy::snapshot::Snapshot;
-use http::header::LOCATION;
+use http::Method;
+use http::header::{CONTENT_DISPOSITION, CONTENT_TYPE, HeaderName, LOCATION};
+
+const FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
+const PURPOSE: HeaderName = HeaderName::from_static("sec-purpose");
 
 /// A version, as a group of an experiment.
 type Version = (ExperimentIndex, GroupIndex);
@@ -30,8 +34,8 @@ pub struct OpenPage {
     /// The version that is asked; `None` for a page of no experiment, which is remembered so that what belongs
     /// to it does not follow the page that was opened before.
     version: Option<Version>,
-    /// Whether the response becomes the page.
-    opens: bool,
+    /// What the request is to open pages.
+    kind: PageRequest,
     /// Whether that is another one than the user's group has.
     is_pinned: bool,
     /// Whether the client may keep a cookie.
@@ -58,9 +62,8 @@ pub fn follow(
     let signed = signed.and_then(SignedPages::read);
     let digest = |(path, query): (&str, Option<&str>)| PageDigest::of(path, query);
     // Who has no page open, as far as the cookie says, belongs to none.
-    let referrer = signed.and_then(|_| referring_page(request));
-    let referring = referrer.map(digest);
-    let page = match kind.opens {
+    let referring = signed.and_then(|_| referring_page(request)).map(digest);
+    let page = match kind.opens || kind.frames {
         true => Some(digest((request.path(), request.query()))),
         false => referring,
     };
@@ -71,7 +74,7 @@ pub fn follow(
         now_s,
         signed,
         referring,
-        is_part_of_part: referrer.is_none_or(|(path, _)| is_part(path)),
+        is_of_part: signed.is_some() && is_of_part(request),
     };
     let current = match assignment.chosen {
         Some((experiment, group, _)) => Some((experiment, group)),
@@ -85,10 +88,14 @@ pub fn follow(
     };
     let wanted = wanted.filter(|version| may_serve(&snapshot.plan, assignment, route, *version));
     if let Some((experiment, group)) = wanted {
-        assignment.pin(&snapshot.plan.experiments, experiment, group);
+        assignment.pin(
+            &snapshot.plan.experiments,
+            (experiment, group),
+            AssignedBy::Pinned,
+        );
     }
     let is_pinned = wanted.is_some();
-    let is_remembered = kind.opens || (!is_pinned && open_pages.is_old(current));
+    let is_remembered = kind.opens || kind.frames || (!is_pinned && open_pages.is_old(current));
     let version = wanted.or(current);
     if version.is_none() && !open_pages.is_left() {
         return None;
@@ -102,7 +109,7 @@ pub fn follow(
     Some(Box::new(OpenPage {
         page,
         version,
-        opens: kind.opens,
+        kind,
         is_pinned,
         keeps,
         known: open_pages.known(),
@@ -143,8 +150,8 @@ struct OpenPages<'a> {
     signed: Option<SignedPages<'a>>,
     /// The page that `Referer` names, where there is a cookie.
     referring: Option<PageDigest>,
-    /// Whether `Referer` names a file that belongs to a page, or nothing.
-    is_part_of_part: bool,
+    /// Whether the request is for what files of a page load.
+    is_of_part: bool,
 }
 
 impl OpenPages<'_> {
@@ -195,7 +202,12 @@ impl OpenPages<'_> {
 
     /// Whether a page of no experiment is opened behind one of an experiment.
     fn is_left(&self) -> bool {
-        let opens = self.kind.opens && !self.kind.belongs;
+        let fields = self.request;
+        // What is only fetched for later, and a frame of another site's page, is no page that is looked at.
+        let is_document = || fields.first(&FETCH_DEST).is_none_or(|to| to == b"document");
+        let is_ahead = || fields.first(&PURPOSE).is_some();
+        let is_get = self.request.has_method(&Method::GET);
+        let opens = self.kind.opens && is_get && is_document() && !is_ahead();
         let is_version = self.latest().is_some_and(|it| it != VersionDigest::NONE);
         opens && is_version && self.live().next().is_some() && self.is_genuine()
     }
@@ -255,7 +267,7 @@ impl OpenPages<'_> {
         let is_left = || self.latest() == Some(VersionDigest::NONE);
         let of_latest = || self.live().find(is_one).filter(|_| !is_left());
         let (page, version) = of_page.or_else(of_latest)?;
-        let is_page = is_referring(&page) || self.is_part_of_part;
+        let is_page = is_referring(&page) || self.is_of_part;
         let is_free = chosen.is_some() || self.may_follow(version.0, is_page);
         // Only what makes a difference is verified.
         (is_free && Some(version) != current && self.is_genuine()).then_some(version)
@@ -284,7 +296,9 @@ impl OpenPages<'_> {
 impl OpenPage {
     /// The token of the version that serves this page, which its upstream gets.
     pub fn token(&self, snapshot: &Snapshot, by: ServedBy<'_>) -> Option<String> {
-        let (experiment, group) = self.served_by(by).filter(|_| self.opens)?;
+        let (experiment, group) = self
+            .served_by(by)
+            .filter(|_| self.kind.opens || self.kind.frames)?;
         let digest = snapshot.plan_headers.digest(experiment, group)?;
         let skew_s = snapshot.plan.experiment(experiment).versions.skew_s?;
         let keys = &snapshot.plan.identity.keys;
@@ -312,8 +326,11 @@ impl OpenPage {
         let is_redirect = (300..400).contains(&status) && status != 304;
         let page = match is_redirect {
             false => self.page,
-            // Other redirects lead to the version of the user's group.
-            true => target(head.all(&LOCATION).next().filter(|_| self.is_pinned)?)?,
+            // Forms lead to the version that got them; other redirects to that of the user's group.
+            true => {
+                let leads = self.is_pinned || self.kind.is_form();
+                target(head.all(&LOCATION).next().filter(|_| leads)?)?
+            }
         };
         let page = ServedPage {
             is_redirect,
@@ -324,13 +341,13 @@ impl OpenPage {
         let must_keep = match version {
             Some((experiment, _)) => is_redirect || self.must_keep(snapshot, &page, experiment),
             // A page of no experiment is remembered as soon as it has opened.
-            None => !is_redirect,
+            None => !is_redirect && is_shown(status, head),
         };
         if !must_keep {
             return None;
         }
         let mut pages = self.known.clone();
-        served_pages::add(&mut pages, page);
+        served_pages::add(&mut pages, page, self.kind.frames);
         let known = pages.iter().filter_map(|page| {
             let (experiment, _) = snapshot.plan_headers.group_of(page.version)?;
             plan.experiment(experiment).versions.skew_s
@@ -375,12 +392,25 @@ impl OpenPage {
             .known
             .first()
             .is_some_and(|it| it.version == VersionDigest::NONE);
-        match (has_other || is_left) && self.opens {
+        match (has_other || is_left) && self.kind.opens {
             // It is the latest one, too.
             true => !self.known.first().is_some_and(is_kept),
             false => !self.known.iter().any(is_kept),
         }
     }
+}
+
+/// Whether a browser shows the response as a page: it neither keeps it as a file nor stays where it is.
+fn is_shown(status: u16, head: &impl Edit) -> bool {
+    let kept = head.all(&CONTENT_DISPOSITION).next();
+    let is_file = kept.is_some_and(|it| {
+        it.trim_ascii()
+            .to_ascii_lowercase()
+            .starts_with(b"attachment")
+    });
+    let kind = head.all(&CONTENT_TYPE).next();
+    let is_html = kind.is_none_or(|it| it.to_ascii_lowercase().windows(4).any(|it| it == b"html"));
+    !matches!(status, 204 | 205 | 304) && !is_file && is_html
 }
 
 /// The page that a `Location` leads to, of whichever host: only a request to this one can bring the cookie.

@@ -37,15 +37,15 @@ use super::request_body::RequestBody;
 use super::respond::Provenance;
 use super::snapshot::{Snapshot, Worker};
 use crate::config::plan::{Plan, RouteIndex};
-use crate::experiment::UpstreamIndex;
 use crate::experiment::http_view::{HeaderView as _, RequestView};
 use crate::experiment::identity::{self, Visitor};
 use crate::experiment::not_counted::{NotCounted, UncountedRequest};
 use crate::experiment::override_token::Override;
-use crate::experiment::page_view::PageView;
-use crate::experiment::resolve::{self, Assignment, Subject};
+use crate::experiment::page_view::{PageRequest, PageView, is_of_part};
+use crate::experiment::resolve::{self, AssignedBy, Assignment, Subject};
 use crate::experiment::segment;
 use crate::experiment::units::Units;
+use crate::experiment::{ExperimentIndex, GroupIndex, UpstreamIndex};
 use crate::journal;
 use crate::telemetry::HttpProtocol;
 use http::header::TRAILER;
@@ -292,8 +292,28 @@ pub fn assign<'a>(
         };
         assignment.follow(experiments, of_page);
     }
+    if assignment.chosen.is_none()
+        && !is_answered
+        && let Some(version) = forced.and_then(|forced| of_override(plan, request, forced))
+    {
+        assignment.pin(experiments, version, AssignedBy::Override);
+    }
     let route = route.filter(|_| assignment.chosen.is_none());
     (assignment, route)
+}
+
+/// The version that a tester sees, for what the files of a page load: it names no page that could be followed, and nobody
+/// remembers pages of an override.
+fn of_override<'a>(
+    plan: &Plan,
+    request: impl RequestView<'a>,
+    forced: &Override,
+) -> Option<(ExperimentIndex, GroupIndex)> {
+    let index = plan.experiment_named(&forced.experiment)?;
+    let experiment = plan.experiment(index);
+    let belongs = || PageRequest::of(request).belongs && is_of_part(request);
+    let group = experiment.group_named(&forced.group)?;
+    (experiment.versions.follows_assets && belongs()).then_some((index, group))
 }
 
 /// Finds the route of a request, if no experiment has chosen its upstream.

@@ -39,6 +39,8 @@ const START_WITHIN: Duration = Duration::from_secs(3);
 pub struct ActivePlan {
     inputs: Mutex<PlanInputs>,
     plans: watch::Sender<Arc<Plan>>,
+    /// Notified when another file is loaded, so that the store knows of it at once.
+    loaded: Notify,
 }
 
 /// The inputs of the plan that is served.
@@ -86,6 +88,7 @@ impl ActivePlan {
         let active = ActivePlan {
             inputs: Mutex::new(inputs),
             plans,
+            loaded: Notify::new(),
         };
         Ok((active, changes))
     }
@@ -122,6 +125,7 @@ impl ActivePlan {
                 inputs.replaced.pop_front();
             }
         });
+        self.loaded.notify_one();
     }
 
     /// Returns the names of the file's endpoints, and the name servers that know their addresses.
@@ -288,6 +292,7 @@ impl ActivePlan {
             tokio::select! {
                 () = tokio::time::sleep(next) => {}
                 () = notified.notified() => {}
+                () = self.loaded.notified() => {}
             }
         }
     }

@@ -324,6 +324,17 @@ fn files_that_stylesheets_need_and_redirects_are_followed() {
         "missing_file",
         &["experiment", "/gone.png", "/f.woff2"],
     );
+    // A file that the other version gives is missing, too.
+    let has_all = version("next", "", "<script src=/next.js></script>");
+    let has_none = version("current", "", "<script src=/next.js></script>");
+    let rescued = Proxy::start(&routes([&has_none, &has_all], "", ""));
+    let (code, document) = doctor(&rescued, "/shop", &["--visitors", "0"]);
+    assert_eq!(code, Some(3), "{document:#}");
+    has(
+        &document,
+        "missing_file",
+        &["control", "/next.js", "another version"],
+    );
     let (code, document) = doctor(&proxy, "/round", &["--visitors", "0"]);
     assert_eq!(code, Some(3), "{document:#}");
     has(&document, "endless_redirect", &["/round"]);

@@ -71,11 +71,18 @@ fn is_navigation<'a>(request: impl RequestView<'a>) -> bool {
 pub struct PageRequest {
     /// Whether the response becomes a page of its own.
     pub opens: bool,
+    /// Whether the response becomes a frame of the page that is open.
+    pub frames: bool,
     /// Whether it is a part, form or call of a page that is open.
     pub belongs: bool,
 }
 
 impl PageRequest {
+    /// Whether it is a form of a page that is open, whose response becomes a page.
+    pub fn is_form(&self) -> bool {
+        self.belongs && (self.opens || self.frames)
+    }
+
     /// Reads the method, and what browsers say of their requests.
     pub fn of<'a>(request: impl RequestView<'a>) -> PageRequest {
         let fields = request.fields();
@@ -87,17 +94,32 @@ impl PageRequest {
                 .first(&FETCH_DEST)
                 .is_some_and(|to| FRAMES.contains(&to))
         };
-        let opens = is_navigation(request) && !(is_same_site && is_frame());
+        let navigates = is_navigation(request);
+        let frames = navigates && is_same_site && is_frame();
+        let opens = navigates && !frames;
         PageRequest {
             opens,
+            frames,
             belongs: is_same_site && !(opens && is_safe(request)),
         }
     }
 }
 
 /// Whether a path in `Referer` is of a file that belongs to a page itself, such as a stylesheet that needs a font.
-pub fn is_part(path: &str) -> bool {
-    LOADING.iter().any(|end| path.ends_with(end))
+fn is_part(path: &str) -> bool {
+    let ends = |end: &&str| {
+        let at = path.len().checked_sub(end.len());
+        at.and_then(|at| path.get(at..))
+            .is_some_and(|it| it.eq_ignore_ascii_case(end))
+    };
+    LOADING.iter().any(|end| ends(&end))
+}
+
+/// Whether a request is for what files of a page load: its `Referer` names such a file, or nothing, or it is for a font, which
+/// only stylesheets load.
+pub fn is_of_part<'a>(request: impl RequestView<'a>) -> bool {
+    let is_font = || request.fields().first(&FETCH_DEST) == Some(b"font");
+    referring_page(request).is_none_or(|(path, _)| is_part(path)) || is_font()
 }
 
 /// Returns the path and query of the page that a request names in `Referer`.

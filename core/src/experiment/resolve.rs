@@ -207,8 +207,13 @@ impl Assignment {
     }
 
     /// Serves the request by the version of this group, whatever group the user is in, and counts the user
-    /// for neither.
-    pub fn pin(&mut self, experiments: &Experiments, index: ExperimentIndex, group: GroupIndex) {
+    /// for neither. `by` says why.
+    pub fn pin(
+        &mut self,
+        experiments: &Experiments,
+        (index, group): (ExperimentIndex, GroupIndex),
+        by: AssignedBy,
+    ) {
         let experiment = &experiments[index.0];
         let Some(upstream) = experiment.groups[group.0].upstream else {
             return;
@@ -218,7 +223,7 @@ impl Assignment {
         self.inside.push(Inside {
             experiment: index,
             group,
-            by: AssignedBy::Pinned,
+            by,
             exposes: false,
         });
         self.inside.sort_by_key(|it| it.experiment);

@@ -42,8 +42,10 @@ static TOKENS: LazyLock<Regex> = LazyLock::new(|| {
     let policy = "(?P<policy>'nonce-)[a-z0-9+/_=-]{1,512}";
     let rfc_3339 = r"(?P<time>[0-9]{4}-[0-9]{2}-[0-9]{2}[t ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:[.,][0-9]{1,9})?)?(?:z|[+-][0-9]{2}:?[0-9]{2})?)";
     let http = r"(?P<date>(?:mon|tue|wed|thu|fri|sat|sun)[a-z]{0,6}, [0-9]{1,2}[ -](?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]{0,6}[ -][0-9]{2,4} [0-9]{2}:[0-9]{2}:[0-9]{2}(?: (?:gmt|utc|[+-][0-9]{4}))?)";
+    // Those of versions, that watershed gives pages itself.
+    let version = "(?P<version>[a-z0-9_-]{20,90}~[0-9a-f]{9,24})";
     let run = "(?P<run>[a-z0-9_+/-]{10,}={0,2})";
-    compiled(&[&*label, policy, rfc_3339, http, run].join("|"))
+    compiled(&[&*label, policy, rfc_3339, http, version, run].join("|"))
 });
 
 static UUID: LazyLock<Regex> =
@@ -238,6 +240,10 @@ mod tests {
             (
                 "<meta name=\"csrf-token\" content=\"x y\" />",
                 "<meta name=\"csrf-token\" content=\"(masked)\" />",
+            ),
+            (
+                "<meta name=\"version\" content=\"aXk2LmP0aZ7vR3tYb1Nw8Q_-aXk2LmP0aZ7vR3tYb1Nw~83bc306479cd6\">",
+                "<meta name=\"version\" content=\"(masked)\">",
             ),
             ("<p>\n   a  b\t</p>\n <p>", "<p> a b </p><p>"),
         ];

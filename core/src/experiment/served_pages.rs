@@ -138,9 +138,9 @@ impl<'a> SignedPages<'a> {
     }
 }
 
-/// Adds a page to those of a cookie. What no longer fits is the oldest page of the same version: pages of
+/// Adds a page to those of a cookie, as the latest one unless it is a frame of that. What no longer fits is the oldest page of the same version: pages of
 /// other versions are fewer, and need their entries more.
-pub fn add(pages: &mut ServedPages, page: ServedPage) {
+pub fn add(pages: &mut ServedPages, page: ServedPage, is_frame: bool) {
     pages.retain(|it| it.page != page.page || it.is_redirect != page.is_redirect);
     if !page.is_redirect {
         pages.retain(|it| it.page != page.page);
@@ -152,7 +152,8 @@ pub fn add(pages: &mut ServedPages, page: ServedPage) {
         let same = pages.iter().rposition(|it| it.version == page.version);
         pages.remove(same.unwrap_or(pages.len() - 1));
     }
-    pages.insert(0, page);
+    let place = usize::from(is_frame).min(pages.len());
+    pages.insert(place, page);
 }
 
 /// Encodes a cookie with the first key.
@@ -258,15 +259,15 @@ mod tests {
     #[test]
     fn pages_of_another_version_keep_their_place() {
         let mut pages = ServedPages::new();
-        add(&mut pages, page("/old", 1, 0));
+        add(&mut pages, page("/old", 1, 0), false);
         for number in 0..20 {
-            add(&mut pages, page(&format!("/{number}"), 2, number));
+            add(&mut pages, page(&format!("/{number}"), 2, number), false);
         }
         assert_eq!(pages.len(), PAGES_MAX);
         assert_eq!(pages[0], page("/19", 2, 19));
         assert_eq!(pages[PAGES_MAX - 1], page("/old", 1, 0));
         // A page is known by its latest version.
-        add(&mut pages, page("/old", 2, 30));
+        add(&mut pages, page("/old", 2, 30), false);
         let of_old: Vec<_> = pages
             .iter()
             .filter(|it| it.page == PageDigest::of("/old", None))

@@ -7,6 +7,7 @@ use super::shared_cache::{SharedCache, comes_from_a_cache, masked};
 use super::visits::{VersionVisit, Visits};
 use crate::admin::results::missed::FIX;
 use crate::config::plan::Plan;
+use crate::proxy::FALLBACK;
 use http::StatusCode;
 use http::header::{SET_COOKIE, VIA};
 use serde_json::Value;
@@ -106,6 +107,14 @@ fn files(visits: &Visits, diagnosis: &mut Diagnosis) {
                 "build and deploy this version with all its files, or correct the path (`strip_prefix`, `path`)",
             );
         }
+        let rescued: Vec<&str> = rescued(&version.own_files).collect();
+        if !rescued.is_empty() {
+            diagnosis.add(
+                "missing_file",
+                format!("the page of {group} ({experiment}) needs {}, which only another version has: its users get that", listed(rescued)),
+                "build and deploy this version with all its files",
+            );
+        }
         let other = missing(&version.other_files).filter(|it| !nowhere.contains(it));
         let other: Vec<&str> = other.collect();
         if !other.is_empty() {
@@ -126,6 +135,12 @@ fn files(visits: &Visits, diagnosis: &mut Diagnosis) {
             );
         }
     }
+}
+
+/// The files that came from another version.
+fn rescued(seen: &[Seen]) -> impl Iterator<Item = &str> {
+    let rescued = seen.iter().filter(|it| it.fields.contains_key(FALLBACK));
+    rescued.map(|it| it.address.target())
 }
 
 /// The files that are not there.

@@ -26,6 +26,7 @@ impl Version {
                     "/app.js" => {
                         "200 OK\r\nCache-Control: public, max-age=31536000, immutable".to_owned()
                     }
+                    "/file.zip" => "200 OK\r\nContent-Disposition: attachment".to_owned(),
                     "/broken" => "404 Not Found".to_owned(),
                     _ => "200 OK".to_owned(),
                 };
@@ -433,6 +434,32 @@ fn what_files_of_a_page_load_follows_the_page() {
     assert_eq!(browser.pages, pages, "one entry for all of them");
     assert_eq!(browser.open("/checkout/cart"), "next");
     assert_eq!(browser.of_page("/assets/site.css", font), "next");
+    // A frame is a page for what it loads and posts, and not the one that is looked at.
+    let in_frame = "Referer: https://shop.test/widget\r\nSec-Fetch-Site: same-origin\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: iframe\r\n";
+    assert_eq!(browser.send("GET /widget", frame).text(), "next");
+    assert_eq!(browser.of_page("/widget", "GET /widget.js"), "next");
+    assert_eq!(browser.send("GET /widget/inner", in_frame).text(), "next");
+    assert_eq!(browser.send("POST /widget", in_frame).text(), "next");
+    assert_eq!(browser.open("/home"), "current");
+    assert_eq!(browser.of_page("/widget", "GET /widget.js"), "next");
+    assert_eq!(browser.open("/checkout/cart"), "next");
+    // What is no page that is looked at does not end that: fetched ahead, a file, a request for a head.
+    let ahead = format!("{NAVIGATES}Sec-Purpose: prefetch\r\n");
+    assert_eq!(browser.send("GET /home", &ahead).text(), "current");
+    assert_eq!(browser.send("GET /file.zip", NAVIGATES).text(), "current");
+    assert_eq!(browser.of_page("/assets/site.css", font), "next");
+    assert_eq!(browser.of_page("/assets/SITE.CSS", font), "next");
+    let font_of_any = "Referer: https://shop.test/style?v=1\r\nSec-Fetch-Site: same-origin\r\nSec-Fetch-Mode: cors\r\nSec-Fetch-Dest: font\r\n";
+    assert_eq!(browser.send(font, font_of_any).text(), "next");
+    // A form's redirect leads to the version that got it, also where the experiment does not match.
+    let form = "Referer: https://shop.test/checkout/cart\r\nSec-Fetch-Site: same-origin\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\n";
+    assert_eq!(browser.send("POST /pay", form).status, 303);
+    assert_eq!(browser.open("/thanks?id=1"), "next");
+    assert_eq!(
+        browser.of_page("/thanks?id=1", "GET /assets/site.css"),
+        "next"
+    );
+    assert_eq!(browser.open("/checkout/cart"), "next");
     // A frame of another site's page is a page itself.
     let framed = "Referer: https://other.test/\r\nSec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: iframe\r\n";
     assert_eq!(browser.send("GET /widget", framed).text(), "current");
@@ -474,6 +501,23 @@ fn drafts_are_for_those_with_an_override_only() {
         ("next", None)
     );
     assert_eq!(site.next.last("watershed-version"), None);
+    // Nor is what files of its page load taken from elsewhere, where no page is remembered.
+    load(
+        &proxy,
+        &site.routes(100, ", match: /draft, state: draft", "default: current"),
+    );
+    let font = format!(
+        "Watershed-Override: {over}\r\nReferer: https://shop.test/app.css\r\nSec-Fetch-Site: same-origin\r\nSec-Fetch-Mode: cors\r\n"
+    );
+    assert_eq!(
+        Browser::new(&proxy).send("GET /f.woff2", &font).text(),
+        "next"
+    );
+    let other = font.replace("/app.css", "/home");
+    assert_eq!(
+        Browser::new(&proxy).send("GET /f.woff2", &other).text(),
+        "current"
+    );
     // An override is not undone by a page from before.
     load(&proxy, &site.routes(0, "", ""));
     let mut browser = Browser::new(&proxy);
