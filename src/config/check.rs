@@ -7,7 +7,7 @@ use super::plan::{Journal, Plan};
 use super::reader::{Node, ReadContext};
 use super::{
     admin, archive, counting, error_pages, lifecycle, limits, logging, plan, privacy, routes,
-    segments, tls, tracing, upstreams, version_rules, webhooks,
+    segments, tls, tracing, upstreams, webhooks,
 };
 use crate::experiment::key_ring::KeyRing;
 use std::collections::BTreeMap;
@@ -165,7 +165,7 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
     let counting = counting::read(root, &names, &mut watched);
     let (journal, secret) = (journal(root), random_secret(root));
     let keys = |purpose| KeyRing::new(purpose, &secret, []);
-    let plan = Plan {
+    Plan {
         listen,
         tls: tls::server(root, &mut watched),
         admin: admin::read(root, listen, keys(plan::SESSION_KEYS)),
@@ -208,9 +208,7 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
         watched: watched.into(),
         watched_patterns: Box::default(),
         warnings: Box::default(),
-    };
-    version_rules::warn_of_isolated(root);
-    plan
+    }
 }
 
 /// Reads the number of workers.

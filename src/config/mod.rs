@@ -146,7 +146,9 @@ fn parse_for(
     let mut meaning = std::io::Cursor::new(format!("{value:?}"));
     // Reading from memory cannot fail, and the crate adds no error of its own.
     let digest = murmur3::murmur3_x64_128(&mut meaning, 0).unwrap_or_default() as u64;
-    let mut plan = check::plan(&check::root(&reading, &value), cores, digest);
+    let root = check::root(&reading, &value);
+    let mut plan = check::plan(&root, cores, digest);
+    version_rules::warn_of_isolated(&root);
     let has_problems = !(reading.diagnostics.borrow().is_empty()
         && document.diagnostics.is_empty()
         && substituted.problems.is_empty());

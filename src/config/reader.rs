@@ -578,12 +578,6 @@ impl<'a> Node<'a> {
         self.reading.cookies_read.borrow_mut().push(name.into());
     }
 
-    /// Whether what was read before reads a cookie.
-    pub fn is_cookie_read(&self, name: &str) -> bool {
-        let read = self.reading.cookies_read.borrow();
-        read.iter().any(|it| **it == *name)
-    }
-
     /// Notes that values like this one stand in several places. The JSON Schema describes them once.
     /// It must be called before the value is read.
     pub fn defined(&self, name: &'static str) {

@@ -130,6 +130,7 @@ pub fn warn_of_isolated(root: &Node<'_>) {
         let cookies = node.get("cookies").filter(Node::is_map)?;
         cookies.get("isolated")
     });
+    let read = root.reading.cookies_read.borrow();
     for node in lists.flat_map(|list| list.items()) {
         let name = node.text(COOKIE).unwrap_or_default();
         if name.contains('*') {
@@ -138,7 +139,8 @@ pub fn warn_of_isolated(root: &Node<'_>) {
                 "write each name, or `cookies: isolate` for all but those of `shared`",
             );
         }
-        if node.is_cookie_read(name) || name.starts_with("watershed_") {
+        let mut read = read.iter();
+        if read.any(|it| **it == *name) || name.starts_with("watershed_") {
             node.warn(
                 format!("`{name}` is always shared: watershed reads it"),
                 "leave it out",

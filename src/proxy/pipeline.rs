@@ -99,10 +99,8 @@ pub fn begin<'b>(
     let changes = snapshot.has_changes.then(new_changes);
     let with = (extras.as_deref(), changes.as_deref());
     let from = (&*snapshot, (&**client, trusted));
-    let written = decided.forward(from, with, &mut request, forwarded);
-    if decided.local.is_none() {
-        forwarded.extend_from_slice(&input[request.head_bytes..][..inline]);
-    }
+    let inline_body = &input[request.head_bytes..][..inline];
+    let written = decided.forward(from, with, (&mut request, inline_body), forwarded);
     let came = (input, inline);
     let body = rest_of_body(&snapshot, client, &request, came, decided.local, forwarded);
     let exchange = Exchange {
@@ -159,12 +157,12 @@ struct Decided<'b> {
 }
 
 impl<'b> Decided<'b> {
-    /// Writes the head that the upstream gets. What is answered here is sent to nobody, and is read as it came.
+    /// Writes the head that the upstream gets, and the part of the body that came with it. What is answered here is sent to nobody, and is read as it came.
     fn forward(
         &self,
         (snapshot, client): (&Snapshot, (&ClientInfo, bool)),
         (extras, changes): (Option<&Extras<'b>>, Option<&Changes<'b>>),
-        request: &mut Request<'_>,
+        (request, inline_body): (&mut Request<'_>, &[u8]),
         forwarded: &mut Vec<u8>,
     ) -> WrittenHead {
         if self.local.is_some() {
@@ -184,7 +182,9 @@ impl<'b> Decided<'b> {
             fallback: None,
             assignment: &self.assignment,
         };
-        forward::write(&of, by, request, forwarded)
+        let written = forward::write(&of, by, request, forwarded);
+        forwarded.extend_from_slice(inline_body);
+        written
     }
 
     /// The upstream that the user's groups choose, or else that of the route, or the default one.

@@ -112,7 +112,7 @@ fn is_part(path: &str) -> bool {
         at.and_then(|at| path.get(at..))
             .is_some_and(|it| it.eq_ignore_ascii_case(end))
     };
-    LOADING.iter().any(|end| ends(&end))
+    LOADING.iter().any(ends)
 }
 
 /// Whether a request is for what files of a page load: its `Referer` names such a file, or nothing, or it is for a font, which
