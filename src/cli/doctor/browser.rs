@@ -136,7 +136,7 @@ impl Browser {
                 Ok(None) => break,
                 Err(problem) => return (all, Some(problem)),
             };
-            let to = seen.redirect().map(|to| to.as_known_from(page));
+            let to = seen.redirect().map(|to| to.known_from(page));
             all.push(seen);
             let is_known = |to: &PageAddress| all.iter().any(|it| it.address == *to);
             next = to.filter(|to| to.is_same_site(page));

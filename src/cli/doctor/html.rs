@@ -55,7 +55,7 @@ impl PageAddress {
     }
 
     /// Where a browser goes that knows a site by `https` only (RFC 6797 8.3).
-    pub fn as_known_from(self, page: &PageAddress) -> PageAddress {
+    pub fn known_from(self, page: &PageAddress) -> PageAddress {
         let mut upgraded = self.0.clone();
         if page.scheme() != "https" || upgraded.set_scheme("https").is_err() {
             return self;
@@ -157,7 +157,7 @@ mod tests {
     fn sites_with_https_are_asked_by_https() {
         let check = |page: &str, to: &str, expected: &str| {
             let page = PageAddress::of_site(page).unwrap();
-            let to = PageAddress::of_site(to).unwrap().as_known_from(&page);
+            let to = PageAddress::of_site(to).unwrap().known_from(&page);
             assert_eq!(to.to_string(), expected);
         };
         check("https://a.test/", "http://a.test/b", "https://a.test/b");

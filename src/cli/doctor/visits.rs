@@ -58,7 +58,7 @@ impl VersionVisit {
         };
         let links = html::links(&page.address, &page.text).into_iter();
         let files = links.filter(|it| it.is_part && it.address.is_same_site(&page.address));
-        let files = files.map(|it| it.address.as_known_from(&page.address));
+        let files = files.map(|it| it.address.known_from(&page.address));
         let files: BTreeSet<PageAddress> = files.collect();
         files.into_iter().take(FILES_MAX).collect()
     }
@@ -164,7 +164,7 @@ async fn load_all(
         };
         if referer.is_some() && seen.is_style() {
             for needed in html::style_links(&file, &seen.text) {
-                let needed = needed.as_known_from(&file);
+                let needed = needed.known_from(&file);
                 let is_known = |it: &PageAddress| *it == needed;
                 let mut known = waiting.iter().map(|(it, _)| it);
                 let is_new = !known.any(is_known) && !all.iter().any(|it| is_known(&it.address));
