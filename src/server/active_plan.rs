@@ -172,22 +172,25 @@ impl ActivePlan {
         Ok(())
     }
 
-    /// Stores what a plan changes.
+    /// Stores what a plan changes. Returns whether all of it is stored: a decision that somebody else made at the same moment
+    /// stands, and what the plan says has to be compared with that.
     async fn store_changes(
         store: &dyn Store,
         known: &mut KnownDecisions,
         (changed, decisions): &(StoredDefinitions, Vec<FileDecision>),
-    ) -> Result<(), StoreError> {
-        if !changed.is_empty() {
-            store.define(changed).await?;
-        }
+    ) -> Result<bool, StoreError> {
+        let mut stores_all = true;
+        // An interruption or a conflict leaves the definitions as they were, from which the decisions follow.
         for decision in decisions {
-            decision.record(store).await?;
+            stores_all &= decision.record(store).await?;
+        }
+        if stores_all && !changed.is_empty() {
+            store.define(changed).await?;
         }
         if !changed.is_empty() || !decisions.is_empty() {
             *known = KnownDecisions::read(store).await?;
         }
-        Ok(())
+        Ok(stores_all)
     }
 
     /// Stores the definitions of the file's experiments, once for each plan, with the decisions that follow
@@ -205,8 +208,9 @@ impl ActivePlan {
                 break;
             };
             let changes = known.changes(&plan, now_ms);
-            ActivePlan::store_changes(store, known, &changes).await?;
-            self.inputs().replaced.pop_front();
+            if ActivePlan::store_changes(store, known, &changes).await? {
+                self.inputs().replaced.pop_front();
+            }
         }
         let (digest, mut changes) = {
             let inputs = self.inputs();
@@ -221,9 +225,9 @@ impl ActivePlan {
                 .1
                 .extend(known.passed_times(&self.inputs().plan, now_ms));
         }
-        ActivePlan::store_changes(store, known, &changes).await?;
+        let stores_all = ActivePlan::store_changes(store, known, &changes).await?;
         let mut inputs = self.inputs();
-        inputs.is_registered = inputs.plan.digest == digest;
+        inputs.is_registered = stores_all && inputs.plan.digest == digest;
         Ok(())
     }
 

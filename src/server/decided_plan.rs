@@ -181,8 +181,9 @@ impl KnownDecisions {
             })
     }
 
-    /// Whether the ramp that the position of an experiment belongs to has ended: the file has none, or the
-    /// experiment had left the file. A ramp that is written later begins with its first step.
+    /// Whether the ramp that the position of an experiment belongs to has ended: the file has none, or the file before had
+    /// none, or the experiment had left it. A ramp that is written later begins with its first step, also where
+    /// a replica that still had the earlier file has stored a position since.
     fn has_left_ramp(&self, plan: &Plan, name: &str) -> bool {
         let experiment = plan.experiment_named(name);
         let ramp = experiment.and_then(|it| plan.experiment(it).ramp.as_ref());
@@ -191,7 +192,10 @@ impl KnownDecisions {
         let is_running = decision.is_some_and(|it| it.state == DecidedState::Running);
         // Whom a promotion gave one version while the experiment was away, a ramp can go on with.
         let has_left = before.is_some_and(|before| before.left_ms.is_some());
-        ramp.is_none() || (has_left && is_running)
+        let is_new = before.is_some_and(|before| {
+            plan.definitions.get(name) != Some(&before.text) && !defines_ramp(&before.text)
+        });
+        ramp.is_none() || is_new || (has_left && is_running)
     }
 
     /// Planned times that have passed and are not stored yet.
@@ -281,6 +285,14 @@ impl DecidedPlan {
 
 fn is_retired(plan: &Plan, name: &str) -> bool {
     plan.retired.iter().any(|retired| **retired == *name)
+}
+
+/// Whether an experiment had a ramp, by its stored definition. One that cannot be read keeps what it had.
+fn defines_ramp(definition: &str) -> bool {
+    let of_definition = config::restore(definition);
+    of_definition.map_or(true, |it| {
+        it.experiments.iter().any(|own| own.ramp.is_some())
+    })
 }
 
 /// The promotion of an experiment that is not in the file, with its definition as a plan, and the group.
@@ -443,5 +455,43 @@ impl LostPromotion {
             near: None,
             snippet: None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn position_that_was_stored_after_its_ramp_had_left_the_file_does_not_hold_for_a_new_one() {
+        let plan = |experiment: &str| {
+            let text = format!(
+                "upstreams: {{ a: http://127.0.0.1:1, b: http://127.0.0.1:2 }}\n\
+                 experiments: {{ site: {{ control: a, experiment: b, {experiment} }} }}\n"
+            );
+            config::parse(&text, Path::new("routes.yaml"), &|_| None).unwrap()
+        };
+        let (ramp, without) = (plan("ramp: [1% for 1h, 100%]"), plan("percent: 50"));
+        let wider = plan("ramp: [1% for 1h, 20% for 1h, 100%]");
+        let salt = &ramp.experiments[0].salt;
+        let mut decision = StandingDecision::running(salt, None, 5, "watershed (ramp)");
+        decision.ramp = Some(RampPosition::begin(0.01, 5));
+        // What the store has after this file, with a position that came late.
+        let known = |file: &Plan| {
+            let known = KnownDecisions::default().after(file, 1);
+            let decisions = [("site".to_owned(), decision.clone())].into();
+            KnownDecisions { decisions, ..known }
+        };
+        let ends = |before: &Plan, next: &Plan| {
+            let (_, decisions) = known(before).changes(next, 9);
+            let after = known(before).after(next, 9);
+            assert_eq!(
+                after.decisions["site"].ramp.is_none(),
+                !decisions.is_empty()
+            );
+            !decisions.is_empty()
+        };
+        assert!(ends(&ramp, &without) && ends(&without, &ramp));
+        assert!(!ends(&ramp, &ramp) && !ends(&ramp, &wider));
     }
 }

@@ -126,10 +126,9 @@ impl FileDecision {
         (self.entry.experiment, self.next)
     }
 
-    /// Stores it. If somebody else has decided meanwhile, that stands.
-    pub async fn record(&self, store: &dyn Store) -> Result<(), StoreError> {
-        record_decision(store, self.before_ms, &self.next, &self.entry).await?;
-        Ok(())
+    /// Stores it, and returns whether it is stored: if somebody else has decided meanwhile, that stands.
+    pub async fn record(&self, store: &dyn Store) -> Result<bool, StoreError> {
+        record_decision(store, self.before_ms, &self.next, &self.entry).await
     }
 }
 

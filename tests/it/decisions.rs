@@ -456,3 +456,36 @@ fn store_that_is_empty_at_a_start_gets_the_decisions_of_the_copy() {
         (last["action"] == "restore").then_some(()).ok_or(last)
     });
 }
+
+#[test]
+fn decision_at_the_moment_of_a_changed_file_is_taken() {
+    let site = Site::start();
+    let without = site.routes("", "");
+    let ramp = without.replace("percent: 50", "ramp: [ 1% for 1h, 100% ]");
+    let proxy = Proxy::start(&ramp);
+    let load = |routes: &str| {
+        proxy.write(routes);
+        let answer = Client::admin(proxy.admin).post("/admin/reload", "", "");
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    };
+    let ramp_begins = |after_ms: u64| {
+        until("the first step of the ramp", || {
+            let acts = proxy.ask("/admin/acts").json();
+            let mut acts = acts["acts"].as_array().unwrap().iter();
+            let begins = |act: &&Value| act["action"] == "ramp" && act["to"] == "1% for 1h";
+            let at_ms = acts.find(begins).map(|act| act["at_ms"].as_u64().unwrap());
+            at_ms.filter(|at_ms| *at_ms >= after_ms).ok_or(at_ms)
+        })
+    };
+    let mut begun_ms = 0;
+    for _ in 0..20 {
+        begun_ms = ramp_begins(begun_ms + 1);
+        // The ramp ends with the file, and the store is told of that beside this decision.
+        load(&without);
+        for (action, body) in [("promote", r#"{"group": "experiment"}"#), ("resume", "{}")] {
+            let answer = act(&proxy, &format!("site/{action}"), body);
+            assert_eq!(answer.status, 200, "{}", answer.text());
+        }
+        load(&ramp);
+    }
+}

@@ -56,7 +56,13 @@ pub struct Done {
     changed: bool,
 }
 
+/// How often a decision is tried when ramps, weights or the routes file change at the same moment.
+const ATTEMPTS: usize = 10;
+
 /// Stores a decision about an experiment with its author. Repeating a decision has no effect.
+///
+/// Another decision at the same moment is a conflict if it changed the state. One that did not, as when a ramp
+/// takes a step or leaves the file, is built on.
 pub async fn decide(
     plan: &Plan,
     store: &dyn Store,
@@ -64,11 +70,50 @@ pub async fn decide(
     decision: &Decision<'_>,
 ) -> Result<Done, Undecided> {
     let experiment = experiment_to_decide(plan, name, decision.action)?;
-    let state = decision.action.state();
     let group = group_after(experiment, decision)?;
-    let decisions = store.decisions().await.map_err(Undecided::Away)?;
-    let before = decisions.get(name);
-    let current = before.filter(|decision| decision.salt == *experiment.salt);
+    let mut seen = None;
+    for _ in 0..ATTEMPTS {
+        let decisions = store.decisions().await.map_err(Undecided::Away)?;
+        let before = decisions.get(name);
+        let current = before.filter(|decision| decision.salt == *experiment.salt);
+        let found = current.map(|current| (current.state, current.group.clone()));
+        if *seen.get_or_insert_with(|| found.clone()) != found {
+            break;
+        }
+        let (next, done) = change(experiment, (before, current), group.clone(), decision);
+        if !done.changed {
+            return Ok(done);
+        }
+        let entry = AuditEntry {
+            experiment: name.to_owned(),
+            action: decision.action.name().to_owned(),
+            from: done.from.clone(),
+            to: done.to.clone(),
+            at_ms: next.at_ms,
+            by: decision.by.to_owned(),
+            reason: decision.reason.map(str::to_owned),
+            source: Some(decision.source),
+        };
+        let before_ms = before.map_or(0, |decision| decision.at_ms);
+        let stored = record_decision(store, before_ms, &next, &entry).await;
+        if stored.map_err(Undecided::Away)? {
+            return Ok(done);
+        }
+    }
+    Err(Undecided::Refused(
+        StatusCode::CONFLICT,
+        "another decision was made at the same moment: check the state and decide again".to_owned(),
+    ))
+}
+
+/// Returns what a decision makes of the one that stands, which is `current` if it is of this salt, and its outcome.
+fn change(
+    experiment: &Experiment,
+    (before, current): (Option<&StandingDecision>, Option<&StandingDecision>),
+    group: Option<String>,
+    decision: &Decision<'_>,
+) -> (StandingDecision, Done) {
+    let state = decision.action.state();
     // The store may have lost the decision that is served.
     let is_lost = current.is_none()
         && matches!(
@@ -79,7 +124,6 @@ pub async fn decide(
         None => state == DecidedState::Running && !is_lost,
         Some(current) => current.state == state && current.group == group,
     };
-    let before_ms = before.map_or(0, |decision| decision.at_ms);
     let now_ms = now_ms();
     let runs = state == DecidedState::Running;
     let ramp = current.and_then(|current| current.ramp.as_ref());
@@ -94,35 +138,14 @@ pub async fn decide(
     let describe = |decision| describe(decision, scheduled);
     let (from, to) = (describe(current), describe(Some(&next)));
     let done = Done {
-        experiment: name.to_owned(),
+        experiment: experiment.name.to_string(),
         status: status(state, scheduled),
         group,
-        from: from.clone(),
-        to: to.clone(),
-        changed: !same,
-    };
-    if same {
-        return Ok(done);
-    }
-    let entry = AuditEntry {
-        experiment: name.to_owned(),
-        action: decision.action.name().to_owned(),
         from,
         to,
-        at_ms: next.at_ms,
-        by: decision.by.to_owned(),
-        reason: decision.reason.map(str::to_owned),
-        source: Some(decision.source),
+        changed: !same,
     };
-    let stored = record_decision(store, before_ms, &next, &entry).await;
-    if !stored.map_err(Undecided::Away)? {
-        return Err(Undecided::Refused(
-            StatusCode::CONFLICT,
-            "another decision was made at the same moment: check the state and decide again"
-                .to_owned(),
-        ));
-    }
-    Ok(done)
+    (next, done)
 }
 
 /// Finds the experiment, unless the routes file has ended it. One that has left the file does not split.

@@ -225,9 +225,10 @@ fn launch(
                 .parse::<SocketAddr>()
                 .ok()
         };
-        address("serving on http://")
-            .zip(address("results at http://"))
-            .ok_or(log.clone())
+        let found = address("serving on http://").zip(address("results at http://"));
+        let ended = child.try_wait().unwrap().filter(|_| found.is_none());
+        assert!(ended.is_none(), "the program has ended: {ended:?}\n{log}");
+        found.ok_or(log.clone())
     });
     (child, log, public, admin)
 }
