@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use tempfile::TempDir;
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_watershed");
@@ -198,6 +199,42 @@ fn launch(
             .map(String::as_str)
             .chain([BINARY, "run", "-c", file.to_str().unwrap()]);
     let words: Vec<&str> = words.collect();
+    loop {
+        let (mut child, log, reader) = spawn(&words, how);
+        let mut reader = Some(reader);
+        // Between an end and a start, others of this machine may have taken the port.
+        let is_taken = |log: &str| public.port() != 0 && log.contains("Address already in use");
+        let found = super::until("the program", || {
+            let ended = child.try_wait().unwrap();
+            if ended.is_some() {
+                // All of the log is there once it has been read to its end.
+                reader.take().map(|reader| reader.join().unwrap());
+            }
+            let log = log.lock().unwrap().clone();
+            let address = |before: &str| {
+                let rest = log.split(before).nth(1)?;
+                rest.split(['/', ' ', '\n'])
+                    .next()?
+                    .parse::<SocketAddr>()
+                    .ok()
+            };
+            let found = address("serving on http://").zip(address("results at http://"));
+            let ended = ended.filter(|_| found.is_none());
+            if ended.is_some() && is_taken(&log) {
+                return Ok(None);
+            }
+            assert!(ended.is_none(), "the program has ended: {ended:?}\n{log}");
+            found.map(Some).ok_or(log)
+        });
+        match found {
+            Some((public, admin)) => return (child, log, public, admin),
+            None => std::thread::sleep(std::time::Duration::from_millis(100)),
+        }
+    }
+}
+
+/// Starts the program and a thread that keeps what it logs.
+fn spawn(words: &[&str], how: &How) -> (Child, Arc<Mutex<String>>, JoinHandle<()>) {
     let mut child = Command::new(words[0])
         .args(&words[1..])
         .env("RUST_LOG", "info")
@@ -209,26 +246,12 @@ fn launch(
     let log = Arc::new(Mutex::new(String::new()));
     let seen = Arc::clone(&log);
     let errors = BufReader::new(child.stderr.take().unwrap());
-    std::thread::spawn(move || {
+    let reader = std::thread::spawn(move || {
         for line in errors.lines().map_while(Result::ok) {
             let mut log = seen.lock().unwrap();
             log.push_str(&line);
             log.push('\n');
         }
     });
-    let (public, admin) = super::until("the program", || {
-        let log = log.lock().unwrap().clone();
-        let address = |before: &str| {
-            let rest = log.split(before).nth(1)?;
-            rest.split(['/', ' ', '\n'])
-                .next()?
-                .parse::<SocketAddr>()
-                .ok()
-        };
-        let found = address("serving on http://").zip(address("results at http://"));
-        let ended = child.try_wait().unwrap().filter(|_| found.is_none());
-        assert!(ended.is_none(), "the program has ended: {ended:?}\n{log}");
-        found.ok_or(log.clone())
-    });
-    (child, log, public, admin)
+    (child, log, reader)
 }
