@@ -29,6 +29,8 @@ struct CheckedFile<'a> {
     path: &'a Path,
     plan: &'a Plan,
     decided: &'a DecidedPlan,
+    /// What the file makes of promotions that are in effect.
+    effects: &'a [String],
     users_per_day: Option<u64>,
 }
 
@@ -36,10 +38,10 @@ struct CheckedFile<'a> {
 pub fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
     let path = &arguments.file.path()?;
     let plan = crate::config::load(path)?;
-    let decided = known_users::decisions(&plan)
+    let (decided, effects) = known_users::decisions(&plan)
         .inspect_err(|why| eprintln!("the store was not asked about promotions: {why}"))
         .unwrap_or_default()
-        .apply(&plan, now_ms());
+        .preview(&plan, now_ms());
     if let Some(invalid) = decided.problems(Some(path)) {
         return Err(invalid.into());
     }
@@ -52,6 +54,7 @@ pub fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
         path,
         plan: &plan,
         decided: &decided,
+        effects: &effects,
         users_per_day: arguments.users_per_day,
     };
     Ok(output.print(|| text(&checked), || document(&checked))?)
@@ -65,7 +68,7 @@ fn text(checked: &CheckedFile<'_>) -> String {
         plan.listen,
         plan.admin.listen
     );
-    for experiment in &plan.experiments {
+    for experiment in of_file(decided) {
         let group = |group: &Group| {
             let upstream = upstream(plan, group).map_or(String::new(), |it| format!(" to {it}"));
             let share = 100.0 * share(experiment, group);
@@ -74,13 +77,21 @@ fn text(checked: &CheckedFile<'_>) -> String {
         let groups: Vec<String> = experiment.groups.iter().map(group).collect();
         let name = &experiment.name;
         let state = match experiment.lifecycle {
-            Lifecycle::Running | Lifecycle::Promoted => String::new(),
+            Lifecycle::Running => String::new(),
+            Lifecycle::Promoted if experiment.ended_by_file => String::new(),
             other => format!(" ({})", other.name()),
         };
         let ramp = experiment.ramp.as_ref();
         let ramp = ramp.map_or(String::new(), |ramp| format!("; ramp: {}", ramp.text()));
         text += &match experiment.winner {
-            Some(winner) => format!("  {name}: won by {}\n", experiment.groups[winner.0].name),
+            Some(winner) if experiment.ended_by_file => {
+                format!("  {name}: won by {}\n", experiment.groups[winner.0].name)
+            }
+            Some(winner) => {
+                let group = &experiment.groups[winner.0];
+                let upstream = upstream(plan, group).map_or(String::new(), |it| format!(" ({it})"));
+                format!("  {name}{state}: everybody gets {}{upstream}\n", group.name)
+            }
             None => format!("  {name}{state}: {}{ramp}\n", groups.join(", ")),
         };
     }
@@ -93,14 +104,14 @@ fn text(checked: &CheckedFile<'_>) -> String {
             redirect.status
         );
     }
-    for kept in &decided.kept {
-        text += &format!("  {kept}\n");
+    for promotion in promotions(checked) {
+        text += &format!("  {promotion}\n");
     }
     text += &format!(
         "  everything else to {}\n",
         plan.upstream(plan.default).name
     );
-    for experiment in &plan.experiments {
+    for experiment in of_file(decided) {
         if let Some(time) = time_to_an_answer(plan, experiment, checked.users_per_day) {
             text += &format!("  time: experiments.{}: {time}\n", experiment.name);
         }
@@ -111,7 +122,7 @@ fn text(checked: &CheckedFile<'_>) -> String {
 
 fn document(checked: &CheckedFile<'_>) -> Value {
     let CheckedFile { plan, decided, .. } = *checked;
-    let experiments = plan.experiments.iter().map(|experiment| {
+    let experiments = of_file(decided).map(|experiment| {
         let groups = experiment.groups.iter().map(|group| {
             json!({
                 "name": *group.name,
@@ -147,10 +158,22 @@ fn document(checked: &CheckedFile<'_>) -> Value {
         "results": format!("http://{}/admin/results", plan.admin.listen),
         "experiments": experiments.collect::<Vec<Value>>(),
         "default": *plan.upstream(plan.default).name,
-        "promotions": decided.kept.iter().map(ToString::to_string).collect::<Vec<String>>(),
+        "promotions": promotions(checked),
         "warnings": warnings(&plan.warnings),
         "advice": advice(plan).collect::<Vec<String>>(),
     })
+}
+
+/// The experiments of the file, as decisions have them.
+fn of_file(decided: &DecidedPlan) -> impl Iterator<Item = &Experiment> {
+    let experiments = decided.plan.experiments.iter();
+    experiments.filter(|experiment| !experiment.has_left_file)
+}
+
+/// Promotions that stay in effect without their experiments, and what the file makes of others.
+fn promotions(checked: &CheckedFile<'_>) -> Vec<String> {
+    let kept = checked.decided.kept.iter().map(ToString::to_string);
+    kept.chain(checked.effects.iter().cloned()).collect()
 }
 
 /// The share of a group among the users who take part, from 0 to 1.

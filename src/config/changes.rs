@@ -1,6 +1,7 @@
 //! What another file changes for the users of an experiment: what `watershed plan` shows, and what the history
 //! keeps.
 
+use super::definition;
 use super::plan::Plan;
 use crate::experiment::implication;
 use crate::experiment::lifecycle::Ramp;
@@ -214,14 +215,23 @@ fn moved((old, before): (&Plan, &Experiment), (new, after): (&Plan, &Experiment)
 
 /// What changes for metrics and verdicts of an experiment that has begun, and from when on.
 fn changes((old, before): (&Plan, &Experiment), (new, after): (&Plan, &Experiment)) -> Vec<String> {
+    let mut found = Vec::new();
+    let conditions = |plan: &Plan| {
+        let definition = plan.definitions.get(&*after.name);
+        definition.map(|it| definition::conditions(&after.name, it))
+    };
+    if let Some((was, becomes)) = conditions(old).zip(conditions(new))
+        && was != becomes
+    {
+        found.push(format!("match: {was} -> {becomes}"));
+    }
     if before.salt != after.salt || moved((old, before), (new, after)) {
-        return Vec::new();
+        return found;
     }
     let stays = |key: &str, was: String, becomes: String| {
         (was != becomes)
             .then(|| format!("{key}: {was} -> {becomes}: {was} decides until a new phase begins"))
     };
-    let mut found = Vec::new();
     let (was, becomes) = (mirror(old, before), mirror(new, after));
     found.extend((was != becomes).then(|| format!("mirror: {was} -> {becomes}")));
     let (was, becomes) = (primary(old, before), primary(new, after));

@@ -62,6 +62,16 @@ pub fn is_same_version(name: &str, one: &str, other: &str) -> bool {
     version(one) == version(other)
 }
 
+/// Returns the conditions of an experiment's definition, as the file has them.
+pub fn conditions(name: &str, definition: &str) -> String {
+    let whole: Json = serde_json::from_str(definition).unwrap_or_default();
+    match &whole["experiments"][name]["match"] {
+        Json::Null => "all requests".to_owned(),
+        Json::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
 fn part<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
     let Value::Map(map) = value else {
         return None;

@@ -98,15 +98,16 @@ impl ActivePlan {
         Arc::clone(&self.plans.borrow())
     }
 
-    /// Returns what decisions would make of another plan of the file.
-    pub fn decided(&self, plan: &Plan) -> DecidedPlan {
+    /// Returns what decisions would make of another plan of the file, and whom it would affect by what it makes of
+    /// promotions.
+    pub fn preview(&self, plan: &Plan) -> (DecidedPlan, Vec<String>) {
         let now_ms = now_ms();
         let inputs = self.inputs();
         let known = inputs.expected(now_ms);
         match inputs.is_registered {
-            true => known.apply(plan, now_ms),
+            true => known.preview(plan, now_ms),
             // What the plan of now says holds, although the store does not know it yet.
-            false => known.after(&inputs.plan, now_ms).apply(plan, now_ms),
+            false => known.after(&inputs.plan, now_ms).preview(plan, now_ms),
         }
     }
 

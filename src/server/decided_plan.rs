@@ -5,7 +5,7 @@ use crate::config::plan::Plan;
 use crate::config::{self, Diagnostic, InvalidConfig, definition};
 use crate::experiment::admission::Admission;
 use crate::experiment::assign::Weight;
-use crate::experiment::lifecycle::Schedule;
+use crate::experiment::lifecycle::{Ramp, Schedule};
 use crate::experiment::match_index::Experiments;
 use crate::experiment::units::UnitIndex;
 use crate::experiment::{ActOn, Experiment, Group, GroupIndex, Lifecycle, UpstreamIndex};
@@ -125,6 +125,7 @@ impl KnownDecisions {
                 },
                 left_ms: None,
                 retired: false,
+                has_ramp: Some(ramp_of(plan, name).is_some()),
             };
             if before != Some(&next) {
                 changed.insert(name.clone(), next);
@@ -185,22 +186,102 @@ impl KnownDecisions {
     /// none, or the experiment had left it. A ramp that is written later begins with its first step, also where
     /// a replica that still had the earlier file has stored a position since.
     fn has_left_ramp(&self, plan: &Plan, name: &str) -> bool {
-        let experiment = plan.experiment_named(name);
-        let ramp = experiment.and_then(|it| plan.experiment(it).ramp.as_ref());
         let before = self.definitions.get(name);
         let decision = self.decisions.get(name);
         let is_running = decision.is_some_and(|it| it.state == DecidedState::Running);
         // Whom a promotion gave one version while the experiment was away, a ramp can go on with.
         let has_left = before.is_some_and(|before| before.left_ms.is_some());
-        let is_new = before.is_some_and(|before| {
-            plan.definitions.get(name) != Some(&before.text) && !defines_ramp(&before.text)
-        });
-        ramp.is_none() || is_new || (has_left && is_running)
+        let is_new = before.is_some_and(|before| before.has_ramp == Some(false));
+        ramp_of(plan, name).is_none() || is_new || (has_left && is_running)
     }
 
     /// Planned times that have passed and are not stored yet.
     pub fn passed_times(&self, plan: &Plan, now_ms: u64) -> Vec<FileDecision> {
         file_decisions::passed_times(plan, (&self.decisions, &self.definitions), now_ms)
+    }
+
+    /// Applies schedules and decisions to the plan of a file that is not served yet. Says, too, whom it affects by
+    /// what it makes of promotions that are in effect: it ends one, gives its users another version, or holds for
+    /// other requests.
+    pub fn preview(&self, plan: &Plan, now_ms: u64) -> (DecidedPlan, Vec<String>) {
+        let decided = self.apply(plan, now_ms);
+        let effects = self.effects_on_promotions(plan, &decided);
+        (decided, effects)
+    }
+
+    fn effects_on_promotions(&self, plan: &Plan, decided: &DecidedPlan) -> Vec<String> {
+        let before = self.definitions.iter();
+        let effects = before.filter_map(|(name, before)| {
+            let decision = self.decisions.get(name);
+            let in_effect = before.left_ms.is_none() || !before.retired;
+            let promoted = promoted(plan, name, before, decision).filter(|_| in_effect);
+            let (kept, old, _) = promoted?;
+            let is_kept = |it: &KeptPromotion| it.experiment == *name;
+            let is_lost = |it: &LostPromotion| it.0.experiment == *name;
+            if decided.kept.iter().any(is_kept) || decided.lost.iter().any(is_lost) {
+                return None;
+            }
+            self.effect_on(&kept, (before, &old), plan, decided)
+        });
+        effects.collect()
+    }
+
+    /// Says what a file makes of a promotion that does not stay in effect without its experiment.
+    fn effect_on(
+        &self,
+        promotion: &KeptPromotion,
+        (before, old): (&StoredDefinition, &Plan),
+        plan: &Plan,
+        decided: &DecidedPlan,
+    ) -> Option<String> {
+        let KeptPromotion {
+            experiment: name,
+            by,
+            default,
+            ..
+        } = promotion;
+        let ends = |why: &str| {
+            Some(format!(
+                "the file ends the promotion of {name} by {by}: {why}"
+            ))
+        };
+        let Some(index) = plan.experiment_named(name) else {
+            return ends(&format!(
+                "its users get what the file says (default: {default})"
+            ));
+        };
+        let own = decided.plan.experiment(index);
+        let text = plan.definitions.get(name).map_or("", String::as_str);
+        let Some(winner) = own.winner.map(|winner| &own.groups[winner.0]) else {
+            let why = match old
+                .experiments
+                .first()
+                .is_some_and(|it| it.salt != own.salt)
+            {
+                true => "another `salt` makes another experiment, which divides its users anew",
+                false if before.left_ms.is_some() => {
+                    "the file has another experiment of this name, which divides its users"
+                }
+                false => "the file names no `winner`, so it divides its users",
+            };
+            return ends(why);
+        };
+        let version = |group: &Group| {
+            let upstream = group.upstream.map(|it| &decided.plan.upstream(it).name);
+            upstream.map_or(group.name.to_string(), |it| {
+                format!("{} (upstream {it})", group.name)
+            })
+        };
+        let (was, is) = (promotion.version(), version(winner));
+        let [from, to] = [&before.text, text].map(|it| definition::conditions(name, it));
+        let mut changes = Vec::new();
+        changes.extend((was != is).then(|| format!("matching users get {is} instead of {was}")));
+        changes.extend((from != to).then(|| {
+            format!("it holds for {to} instead of {from}; other requests get what the file says otherwise (default: {default})")
+        }));
+        let changes = (!changes.is_empty()).then(|| changes.join("; "));
+        changes
+            .map(|changes| format!("the file changes the promotion of {name} by {by}: {changes}"))
     }
 
     /// Applies schedules and decisions to the plan of a file.
@@ -264,9 +345,7 @@ impl DecidedPlan {
         let mut promoted: Vec<_> = promoted.collect();
         promoted.sort_by_key(|(kept, ..)| Reverse(kept.at_ms));
         let mut added = Vec::new();
-        for (mut kept, before, group) in promoted {
-            let upstream = before.experiments[0].groups[group.0].upstream;
-            kept.upstream = upstream.map(|it| before.upstream(it).name.to_string());
+        for (kept, before, group) in promoted {
             match restored(&mut self.plan, &before, group) {
                 Some(experiment) => {
                     added.push(experiment);
@@ -287,12 +366,9 @@ fn is_retired(plan: &Plan, name: &str) -> bool {
     plan.retired.iter().any(|retired| **retired == *name)
 }
 
-/// Whether an experiment had a ramp, by its stored definition. One that cannot be read keeps what it had.
-fn defines_ramp(definition: &str) -> bool {
-    let of_definition = config::restore(definition);
-    of_definition.map_or(true, |it| {
-        it.experiments.iter().any(|own| own.ramp.is_some())
-    })
+fn ramp_of<'a>(plan: &'a Plan, experiment: &str) -> Option<&'a Ramp> {
+    let index = plan.experiment_named(experiment)?;
+    plan.experiment(index).ramp.as_ref()
 }
 
 /// The promotion of an experiment that is not in the file, with its definition as a plan, and the group.
@@ -322,10 +398,12 @@ fn promoted(
         }
         _ => return None,
     };
+    let winner = &experiment.groups[group.0];
+    let upstream = winner.upstream.map(|it| old.upstream(it).name.to_string());
     let kept = KeptPromotion {
         experiment: name.to_owned(),
-        group: experiment.groups[group.0].name.to_string(),
-        upstream: None,
+        group: winner.name.to_string(),
+        upstream,
         by: by.to_owned(),
         at_ms,
         default: plan.upstream(plan.default).name.to_string(),
@@ -471,8 +549,9 @@ mod tests {
             );
             config::parse(&text, Path::new("routes.yaml"), &|_| None).unwrap()
         };
-        let (ramp, without) = (plan("ramp: [1% for 1h, 100%]"), plan("percent: 50"));
-        let wider = plan("ramp: [1% for 1h, 20% for 1h, 100%]");
+        let ramp = plan("ramp: [1% for 1h, 100%]");
+        let others = [plan("percent: 50"), plan("min_duration: 0s")];
+        let wider = plan("ramp: [1% for 1h, 20% for 1h, 100%], min_duration: 0s");
         let salt = &ramp.experiments[0].salt;
         let mut decision = StandingDecision::running(salt, None, 5, "watershed (ramp)");
         decision.ramp = Some(RampPosition::begin(0.01, 5));
@@ -491,7 +570,9 @@ mod tests {
             );
             !decisions.is_empty()
         };
-        assert!(ends(&ramp, &without) && ends(&without, &ramp));
+        for without in others {
+            assert!(ends(&ramp, &without) && ends(&without, &ramp));
+        }
         assert!(!ends(&ramp, &ramp) && !ends(&ramp, &wider));
     }
 }

@@ -1,12 +1,11 @@
 //! Loads the file again while serving.
 
 use super::active_plan::ActivePlan;
-use super::decided_plan::DecidedPlan;
+use super::decided_plan::{DecidedPlan, KeptPromotion};
 use super::history::Load;
 use super::logging;
 use crate::admin::clock::now_ms;
 use crate::config::plan::Plan;
-use crate::experiment::Lifecycle;
 use crate::regular_file;
 use crate::store::decisions::DecidedBy;
 use crate::telemetry::Telemetry;
@@ -314,32 +313,14 @@ struct Refused {
     files: Vec<PathBuf>,
 }
 
-/// Whom a changed file affects by what it says of promoted experiments.
-fn of_promotions(old: &Plan, decided: &DecidedPlan) -> Vec<String> {
+/// The promotions that stay in effect under a changed file, and did not have to before.
+fn newly_kept<'a>(old: &Plan, decided: &'a DecidedPlan) -> impl Iterator<Item = &'a KeptPromotion> {
     let kept_before = |name: &str| {
         let mut experiments = old.experiments.iter();
         experiments.any(|it| it.has_left_file && &*it.name == name)
     };
-    let new = decided.kept.iter();
-    let new = new.filter(|kept| !kept_before(&kept.experiment));
-    let ended = old.experiments.iter().filter(|own| {
-        let still = decided
-            .kept
-            .iter()
-            .any(|kept| *kept.experiment == *own.name);
-        let index = decided.plan.experiment_named(&own.name);
-        let is_promoted = index
-            .is_some_and(|index| decided.plan.experiment(index).lifecycle == Lifecycle::Promoted);
-        own.has_left_file && !still && !is_promoted
-    });
-    let default = &decided.plan.upstream(decided.plan.default).name;
-    let ended = ended.map(|own| {
-        format!(
-            "the promotion of {} has ended: its users get what the file says (default: {default})",
-            own.name
-        )
-    });
-    new.map(ToString::to_string).chain(ended).collect()
+    let kept = decided.kept.iter();
+    kept.filter(move |kept| !kept_before(&kept.experiment))
 }
 
 /// Keeps the archive, which reads the journals from the start on. Returns the key, if it was changed.
@@ -405,8 +386,9 @@ fn reload_once(file: &Path, active: &ActivePlan) -> Result<String, Refused> {
             kept.join(", ")
         ),
     };
-    let decided = active.decided(&next);
-    for affected in of_promotions(&old, &decided) {
+    let (decided, effects) = active.preview(&next);
+    let kept = newly_kept(&old, &decided).map(ToString::to_string);
+    for affected in kept.chain(effects) {
         text.push_str(&format!("; {affected}"));
     }
     if let Some(invalid) = decided.problems(Some(file)) {

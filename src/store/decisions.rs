@@ -154,6 +154,9 @@ pub struct StoredDefinition {
     /// Whether `retired` has ended its promotion.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub retired: bool,
+    /// Whether it had a ramp; `None` where an earlier version of this program stored it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub has_ramp: Option<bool>,
 }
 
 /// Definitions by experiment.

@@ -267,7 +267,9 @@ fn reload_fails_no_request() {
     let mut slow = proxy.client();
     slow.say("GET /?sleep_ms=1500 HTTP/1.1\r\nHost: site.test\r\nX-User: slow\r\n\r\n")
         .unwrap();
+    let reloads = || proxy.log.lock().unwrap().matches("reloaded ").count();
     for round in 0..10 {
+        let before = reloads();
         let origin = if round % 2 == 0 { &b } else { &a };
         proxy.write(&routes(
             origin,
@@ -278,14 +280,15 @@ fn reload_fails_no_request() {
         } else {
             Client::admin(proxy.admin).post("/admin/reload", "", "");
         }
+        until("the reload", || {
+            (reloads() > before).then_some(()).ok_or(before)
+        });
         std::thread::sleep(Duration::from_millis(100));
     }
     assert_eq!(slow.answer(true).unwrap().status, 200);
     stop.store(true, Ordering::SeqCst);
     let kept: u64 = kept.into_iter().map(|it| it.join().unwrap()).sum();
     let answered = load.end() + kept + 1;
-    let log = proxy.log.lock().unwrap().clone();
-    assert!(log.matches("reloaded ").count() >= 10, "{log}");
     assert_eq!(requests(&proxy.results()), answered);
     proxy.kill();
 }

@@ -206,9 +206,9 @@ fn launch(
         let is_taken = |log: &str| public.port() != 0 && log.contains("Address already in use");
         let found = super::until("the program", || {
             let ended = child.try_wait().unwrap();
-            if ended.is_some() {
-                // All of the log is there once it has been read to its end.
-                reader.take().map(|reader| reader.join().unwrap());
+            // All of the log of a program that has ended is there once it has been read to its end.
+            if let Some(reader) = reader.take_if(|_| ended.is_some()) {
+                reader.join().unwrap();
             }
             let log = log.lock().unwrap().clone();
             let address = |before: &str| {
