@@ -13,7 +13,9 @@ use crate::proxy::h1::header_block::{field, named};
 use crate::proxy::h1::request_head::{RareFields, Request};
 use crate::proxy::headers::hop_by_hop;
 use crate::proxy::headers::plan_headers::{PlanHeaders, is_private_name};
-use crate::proxy::headers::version_headers::{PlainCookies, VersionFields, VersionHeaders};
+use crate::proxy::headers::version_headers::{
+    PlainCookies, VersionFields, VersionHeaders, VersionRequest,
+};
 use crate::proxy::headers::version_mark::VersionMark;
 use crate::proxy::observe::trace_context::{
     Correlation, PARENT_BYTES, REQUEST_ID, TRACEPARENT, TRACESTATE, TraceParent,
@@ -160,12 +162,15 @@ impl Request<'_> {
         mark: Option<&VersionMark>,
     ) -> (VersionFields, PlainCookies) {
         let lines = &mut self.lines;
-        let (mut fields, plain) = versions.of_request(upstream, mark, lines);
-        // Those that are for watershed alone were among them.
-        for (_, line) in fields.iter_mut().filter(|(name, _)| *name == COOKIE) {
-            if memchr::memmem::find(line, b"watershed_").is_some() {
-                *line = public_cookies(line);
-            }
+        let VersionRequest {
+            mut fields,
+            has_own_names,
+            plain,
+        } = versions.of_request(upstream, mark, lines);
+        if has_own_names {
+            // Some are for watershed alone.
+            let cookies = fields.iter_mut().filter(|(name, _)| *name == COOKIE);
+            cookies.for_each(|(_, line)| *line = public_cookies(line));
         }
         fields.retain(|(_, value)| !value.is_empty());
         (fields, plain)

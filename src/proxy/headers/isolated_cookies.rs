@@ -9,11 +9,14 @@
 
 use crate::experiment::version_rules::CookieIsolation;
 use crate::proxy::headers::version_mark::{MARK_BYTES, VersionMark, is_marked};
+use memchr::memchr;
 use smallvec::SmallVec;
 use std::time::UNIX_EPOCH;
 
 /// Prefixes of names that browsers check (RFC 6265bis, 4.1.3). They ignore case.
 const PREFIXES: [&[u8]; 2] = [b"__Host-", b"__Secure-"];
+/// What the names of watershed's own cookies begin with.
+const OWN_NAMES: &[u8] = b"watershed_";
 /// Browsers refuse a cookie whose name and value are longer, in bytes (RFC 6265bis, 5.6).
 const NAME_AND_VALUE_MAX: usize = 4096;
 
@@ -21,7 +24,7 @@ const NAME_AND_VALUE_MAX: usize = 4096;
 fn isolates(isolation: &CookieIsolation, (prefix, rest): CookieName<'_>) -> bool {
     let is = |known: &[u8]| known.strip_prefix(prefix) == Some(rest);
     let has = |names: &[Box<str>]| names.iter().any(|known| is(known.as_bytes()));
-    let is_own = (prefix.is_empty() && rest.starts_with(b"watershed_")) || is_marked(rest);
+    let is_own = (prefix.is_empty() && rest.starts_with(OWN_NAMES)) || is_marked(rest);
     let is_isolated = isolation.isolated.as_deref().is_none_or(has);
     is_isolated && !is_own && !has(&isolation.shared)
 }
@@ -34,58 +37,81 @@ type CookieName<'a> = (&'a [u8], &'a [u8]);
 pub struct SeenCookies {
     /// The line that it gets, empty for none; `None` if it gets the lines as they came.
     pub line: Option<Vec<u8>>,
+    /// Whether that line may have cookies of watershed itself.
+    pub has_own_names: bool,
     /// Isolated names that came without a mark, and may be a version's from before: each with a `;` behind it.
     pub plain: Vec<u8>,
 }
 
+/// A cookie that a version may see.
+struct Visible<'a> {
+    name: CookieName<'a>,
+    /// `=` and the value, with spaces in front of it.
+    value: &'a [u8],
+    /// Whether it came with the mark of the version.
+    is_own: bool,
+}
+
 /// Returns what the version with this mark sees of these lines of `Cookie`.
 pub fn seen<'a>(
-    lines: impl Iterator<Item = &'a [u8]> + Clone,
+    lines: impl Iterator<Item = &'a [u8]>,
     mark: &VersionMark,
     isolation: &CookieIsolation,
 ) -> SeenCookies {
-    let pairs = || {
-        let pairs = lines
-            .clone()
-            .flat_map(|line| line.split(|&byte| byte == b';'));
-        pairs
-            .map(<[u8]>::trim_ascii)
-            .filter(|pair| !pair.is_empty())
-    };
     let mut seen = SeenCookies::default();
-    let mut own: SmallVec<[CookieName<'_>; 4]> = SmallVec::new();
-    let mut has_marked = false;
-    for pair in pairs() {
-        let (prefix, rest) = bare(name(pair));
-        if is_marked(rest) {
-            has_marked = true;
-            own.extend(mark.strip(rest).map(|rest| (prefix, rest)));
-        } else if isolates(isolation, (prefix, rest)) {
-            seen.plain.extend_from_slice(name(pair));
-            seen.plain.push(b';');
+    let mut visible: SmallVec<[Visible<'_>; 12]> = SmallVec::new();
+    let (mut has_marked, mut bytes) = (false, 0);
+    for line in lines {
+        bytes += line.len() + 2;
+        let mut from = 0;
+        while from < line.len() {
+            let end = memchr(b';', &line[from..]).map_or(line.len(), |length| from + length);
+            let pair = line[from..end].trim_ascii();
+            from = end + 1;
+            if pair.is_empty() {
+                continue;
+            }
+            let full = name(pair);
+            let (prefix, rest) = bare(full);
+            let value = &pair[full.len()..];
+            if is_marked(rest) {
+                has_marked = true;
+                // Another version's, or one that nobody has set.
+                let rest = mark.strip(rest);
+                let own = rest.filter(|rest| isolates(isolation, (prefix, rest)));
+                visible.extend(own.map(|rest| Visible {
+                    name: (prefix, rest),
+                    value,
+                    is_own: true,
+                }));
+                continue;
+            }
+            if isolates(isolation, (prefix, rest)) {
+                seen.plain.extend_from_slice(full);
+                seen.plain.push(b';');
+            }
+            seen.has_own_names |= rest.starts_with(OWN_NAMES);
+            visible.push(Visible {
+                name: (prefix, rest),
+                value,
+                is_own: false,
+            });
         }
     }
     if !has_marked {
         return seen;
     }
-    own.retain(|name| isolates(isolation, *name));
-    let mut line = Vec::new();
-    for pair in pairs() {
-        let (prefix, rest) = bare(name(pair));
-        let (name, value) = ((prefix, rest), &pair[name(pair).len()..]);
-        let name = match is_marked(rest) {
-            true => (prefix, mark.strip(rest).unwrap_or_default()),
-            false => name,
-        };
-        let is_own = own.contains(&name);
-        // Another version's, or one that nobody has set; and one from before the version has set its own.
-        if is_marked(rest) != is_own {
-            continue;
-        }
+    let is_replaced = |cookie: &Visible<'_>| {
+        let own = visible.iter().filter(|it| it.is_own);
+        !cookie.is_own && own.clone().any(|own| own.name == cookie.name)
+    };
+    let mut line = Vec::with_capacity(bytes);
+    // One from before the version has set its own is not seen any more.
+    for cookie in visible.iter().filter(|cookie| !is_replaced(cookie)) {
         if !line.is_empty() {
             line.extend_from_slice(b"; ");
         }
-        for part in [name.0, name.1, value] {
+        for part in [cookie.name.0, cookie.name.1, cookie.value] {
             line.extend_from_slice(part);
         }
     }
@@ -127,12 +153,14 @@ pub fn set(
 
 /// The name of a pair, without the spaces behind it.
 fn name(pair: &[u8]) -> &[u8] {
-    let end = pair.iter().position(|&byte| byte == b'=');
-    pair[..end.unwrap_or(0)].trim_ascii_end()
+    pair[..memchr(b'=', pair).unwrap_or(0)].trim_ascii_end()
 }
 
 /// The prefix that browsers check, and the rest of a name.
 fn bare(name: &[u8]) -> (&[u8], &[u8]) {
+    if !name.starts_with(b"__") {
+        return name.split_at(0);
+    }
     let begins = |prefix: &&&[u8]| {
         let begin = name.get(..prefix.len());
         begin.is_some_and(|begin| begin.eq_ignore_ascii_case(prefix))

@@ -32,6 +32,17 @@ pub type PlainCookies = Vec<u8>;
 /// Fields that a request gets in the place of its own.
 pub type VersionFields = SmallVec<[(HeaderName, Vec<u8>); 4]>;
 
+/// What a request for a version gets.
+#[derive(Debug, Default)]
+pub struct VersionRequest {
+    /// Fields in the place of its own.
+    pub fields: VersionFields,
+    /// Whether a `Cookie` of these may have cookies of watershed itself.
+    pub has_own_names: bool,
+    /// What came without a mark.
+    pub plain: PlainCookies,
+}
+
 impl VersionHeaders {
     /// Those of a plan.
     pub fn new(plan: &Plan) -> VersionHeaders {
@@ -77,25 +88,25 @@ impl VersionHeaders {
         upstream: UpstreamIndex,
         mark: Option<&VersionMark>,
         lines: &mut HeaderBlock<'_>,
-    ) -> (VersionFields, PlainCookies) {
-        let mut fields = VersionFields::new();
+    ) -> VersionRequest {
+        let mut found = VersionRequest::default();
         if let Some(mark) = mark {
-            conditions(mark, lines, &mut fields);
+            conditions(mark, lines, &mut found.fields);
         }
-        let mut plain = PlainCookies::new();
         if let Some(isolation) = self.isolation(upstream)
             && lines.first(&COOKIE).is_some()
         {
             let all: SmallVec<[&[u8]; 4]> = lines.all(&COOKIE).collect();
             let mark = self.mark(upstream);
             let seen = isolated_cookies::seen(all.iter().copied(), mark, isolation);
-            plain = seen.plain;
+            found.plain = seen.plain;
             if let Some(line) = seen.line {
                 lines.take_named(&COOKIE);
-                fields.push((COOKIE, line));
+                found.has_own_names = seen.has_own_names;
+                found.fields.push((COOKIE, line));
             }
         }
-        (fields, plain)
+        found
     }
 
     /// Marks what the client keeps of a response of this upstream. `plain` are the cookies that came
