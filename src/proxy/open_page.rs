@@ -1,7 +1,7 @@
 //! Pages that a browser has open: what belongs to one comes from the version that served it, also after a
 //! weight, a step or a decision has given its user another version.
 
-use crate::config::plan::{Plan, RouteIndex};
+use crate::config::plan::{OtherVersion, Plan, RouteIndex};
 use crate::experiment::http_view::{HeaderView as _, RequestView as _};
 use crate::experiment::identity;
 use crate::experiment::page_view::{PageRequest, is_of_part, referring_page};
@@ -31,9 +31,11 @@ type Version = (ExperimentIndex, GroupIndex);
 pub struct OpenPage {
     /// The page.
     page: PageDigest,
-    /// The version that is asked; `None` for a page of no experiment, which is remembered so that what belongs
-    /// to it does not follow the page that was opened before.
+    /// The version that is asked; `None` for a page of no experiment.
     version: Option<Version>,
+    /// Whether a page of no experiment is remembered, so that what belongs to it does not follow the page that was opened
+    /// before.
+    leaves: bool,
     /// What the request is to open pages.
     kind: PageRequest,
     /// Whether that is another one than the user's group has.
@@ -97,7 +99,11 @@ pub fn follow(
     let is_pinned = wanted.is_some();
     let is_remembered = kind.opens || kind.frames || (!is_pinned && open_pages.is_old(current));
     let version = wanted.or(current);
-    if version.is_none() && !open_pages.is_left() {
+    let leaves = version.is_none() && open_pages.is_left();
+    // Another version than the default one may have a page that the default one does not have.
+    let may_be_elsewhere =
+        kind.opens && route.is_none() && snapshot.plan.experiments.follows_pages();
+    if version.is_none() && !leaves && !may_be_elsewhere {
         return None;
     }
     let mut inside = assignment.inside.iter();
@@ -109,6 +115,7 @@ pub fn follow(
     Some(Box::new(OpenPage {
         page,
         version,
+        leaves,
         kind,
         is_pinned,
         keeps,
@@ -341,7 +348,7 @@ impl OpenPage {
         let must_keep = match version {
             Some((experiment, _)) => is_redirect || self.must_keep(snapshot, &page, experiment),
             // A page of no experiment is remembered as soon as it has opened.
-            None => !is_redirect && is_shown(status, head),
+            None => self.leaves && !is_redirect && is_shown(status, head),
         };
         if !must_keep {
             return None;
@@ -359,9 +366,12 @@ impl OpenPage {
     /// The version that serves the page in the end.
     fn served_by(&self, by: ServedBy<'_>) -> Option<Version> {
         by.upstream?;
-        let version = self.version?;
-        let other = by.fallback.filter(|it| it.experiment == version.0);
-        Some(other.map_or(version, |it| (it.experiment, it.group)))
+        let is_of_experiment = |other: &OtherVersion| {
+            let is_same = |version: Version| version.0 == other.experiment;
+            self.version.is_none_or(is_same)
+        };
+        let other = by.fallback.filter(is_of_experiment);
+        other.map(|it| (it.experiment, it.group)).or(self.version)
     }
 
     /// Whether the cookie has to be set: where versions may differ, and it does not say so already.

@@ -2,6 +2,7 @@
 //! choose.
 
 use crate::config::plan::Plan;
+use crate::experiment::Experiment;
 use crate::experiment::http_view::{HeaderView, RequestView};
 use crate::experiment::identity::{self, Visitor};
 use crate::experiment::kept_groups::{self, GROUPS_COOKIE, KeptGroup, KeptGroups};
@@ -82,7 +83,9 @@ pub fn mint<'a>(
     request: impl RequestView<'a>,
     now_ms: u64,
 ) -> Option<Visitor<'static>> {
-    if plan.experiments.is_empty() {
+    // A promotion without its experiment gives everybody one version, but for a holdback.
+    let divides = |it: &Experiment| !it.has_left_file || it.holdback.is_some();
+    if !plan.experiments.iter().any(divides) {
         return None;
     }
     let mut random = [0; 10];

@@ -226,7 +226,9 @@ impl Exchange<'_> {
         if let Some(upstream) = provenance.upstream {
             self.keep_versions_apart((upstream, by), &mut edited);
         }
-        let page_cookie = self.open_page.as_deref().and_then(|page| {
+        // What is the same in all versions, as the file says, is of none.
+        let open_page = self.open_page.as_deref().filter(|_| !self.cache.is_shared);
+        let page_cookie = open_page.and_then(|page| {
             let how = (edited.answer.status, self.over_tls);
             page.cookie(&self.snapshot, by, how, &edited)
         });

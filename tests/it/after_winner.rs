@@ -145,6 +145,9 @@ fn promotion_stays_when_the_experiment_leaves_the_file() {
         let page = page.text();
         assert!(page.contains("all matching users still get experiment"));
         assert!(page.contains("promoted experiment by ann"), "{page}");
+        // Nobody is divided any more, so a new visitor needs no ID.
+        let given = proxy.client().get("/shop/a", "");
+        assert_eq!(given.header("set-cookie"), None);
         // `default` alone changes nothing for them.
         let to_next = site
             .routes("", "")

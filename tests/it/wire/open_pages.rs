@@ -28,6 +28,7 @@ impl Version {
                     }
                     "/file.zip" => "200 OK\r\nContent-Disposition: attachment".to_owned(),
                     "/broken" => "404 Not Found".to_owned(),
+                    "/campaign" if name == "current" => "404 Not Found".to_owned(),
                     _ => "200 OK".to_owned(),
                 };
                 let length = name.len();
@@ -396,6 +397,42 @@ fn request_is_pinned_by_header_or_query() {
         let response = sender.send_request(request.body(whole("")).unwrap());
         assert_eq!(text(response.await.unwrap()).await, "current");
     });
+}
+
+#[test]
+fn page_that_only_the_other_version_has_is_a_page_of_that_version() {
+    let site = Site::start();
+    let proxy = Proxy::start(&site.routes(100, ", match: /checkout/**", "default: current"));
+    let mut browser = Browser::new(&proxy);
+    assert_eq!(browser.open("/campaign"), "next");
+    for (page, request) in [
+        ("/campaign", "GET /app.css"),
+        ("/campaign", "POST /api/subscribe"),
+        ("/assets/site.css", "GET /font.woff2"),
+    ] {
+        assert_eq!(browser.of_page(page, request), "next", "{request}");
+    }
+    assert_eq!(browser.open("/home"), "current");
+    assert_eq!(browser.of_page("/home", "GET /app.css"), "current");
+    assert_eq!(browser.of_page("/campaign", "GET /app.css"), "next");
+    // A page that the default version has leaves nothing in a browser that has opened no other.
+    let mut browser = Browser::new(&proxy);
+    assert_eq!(browser.open("/home"), "current");
+    assert_eq!(browser.pages, None);
+}
+
+#[test]
+fn pages_that_are_the_same_in_all_versions_leave_nothing_in_a_browser() {
+    let site = Site::start();
+    let cache = "cache: { routes: [ { match: /legal/**, upstream: off, header: off } ] }";
+    let proxy = Proxy::start(&site.routes(50, "", cache));
+    let mut browser = Browser::new(&proxy);
+    let answer = browser.send("GET /legal/terms", NAVIGATES);
+    assert_eq!(answer.all("set-cookie"), [""; 0]);
+    assert_eq!(answer.header("cache-control"), None);
+    assert_eq!(answer.header("vary"), None);
+    browser.open("/shop");
+    assert!(browser.pages.is_some());
 }
 
 #[test]
