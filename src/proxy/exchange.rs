@@ -13,7 +13,7 @@ use crate::proxy::error_response::ErrorCode;
 use crate::proxy::h1::body::ClientFraming;
 use crate::proxy::h1::request_head::Request;
 use crate::proxy::h1::response_head::BodyFraming;
-use crate::proxy::headers::version_headers::PlainCookies;
+use crate::proxy::headers::isolated_cookies::PlainCookies;
 use crate::proxy::mirror::collected::OriginalBody;
 use crate::proxy::observe::exposure_log::UnfinishedExposures;
 use crate::proxy::observe::logged_request::LoggedHead;

@@ -316,6 +316,29 @@ impl<'a> HeaderBlock<'a> {
         }
     }
 
+    /// Calls `each` with what stands between the semicolons of `Cookie`, over all lines, and where its `=` is: 0 for what has
+    /// none, which is the value of a cookie without a name.
+    pub fn each_cookie(&self, mut each: impl FnMut(&'a [u8], usize)) {
+        let mut cookies = self.cookies.iter().peekable();
+        for (place, &line) in self.lines.iter().enumerate() {
+            let name = self.name(line);
+            if name.len() != 6 || line.goes || !grammar::is_named(name, b"cookie") {
+                continue;
+            }
+            let mut from = line.value as usize;
+            while let Some(cookie) = cookies.next_if(|it| it.line as usize <= place) {
+                if (cookie.line as usize) < place {
+                    continue;
+                }
+                nameless_cookies(&self.bytes[from..cookie.name as usize], &mut each);
+                from = cookie.end as usize;
+                let text = self.bytes[cookie.name as usize..from].trim_ascii_end();
+                each(text, (cookie.equals - cookie.name) as usize);
+            }
+            nameless_cookies(&self.bytes[from..line.value_end as usize], &mut each);
+        }
+    }
+
     /// Whether a cookie is passed on.
     fn has(&self, cookie: &Cookie) -> bool {
         !self.lines[cookie.line as usize].goes
@@ -369,6 +392,17 @@ impl<'a> HeaderView<'a> for &HeaderBlock<'a> {
         let cookies = self.cookies.iter().filter(|cookie| self.has(cookie));
         cookies.map(|cookie| self.cookie(*cookie))
     }
+}
+
+/// Calls `each` with what stands between cookies besides semicolons.
+fn nameless_cookies<'a>(text: &'a [u8], each: &mut impl FnMut(&'a [u8], usize)) {
+    // Almost always a semicolon and a space.
+    if text.iter().all(|byte| matches!(byte, b';' | b' ')) {
+        return;
+    }
+    let texts = text.split(|&byte| byte == b';').map(<[u8]>::trim_ascii);
+    let texts = texts.filter(|text| !text.is_empty());
+    texts.for_each(|text| each(text, 0));
 }
 
 /// Appends a field to a head.

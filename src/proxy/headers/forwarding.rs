@@ -12,10 +12,9 @@ use crate::proxy::client::{ClientInfo, Protocol};
 use crate::proxy::h1::header_block::{field, named};
 use crate::proxy::h1::request_head::{RareFields, Request};
 use crate::proxy::headers::hop_by_hop;
+use crate::proxy::headers::isolated_cookies::PlainCookies;
 use crate::proxy::headers::plan_headers::{PlanHeaders, is_private_name};
-use crate::proxy::headers::version_headers::{
-    PlainCookies, VersionFields, VersionHeaders, VersionRequest,
-};
+use crate::proxy::headers::version_headers::{VersionFields, VersionHeaders, VersionRequest};
 use crate::proxy::headers::version_mark::VersionMark;
 use crate::proxy::observe::trace_context::{
     Correlation, PARENT_BYTES, REQUEST_ID, TRACEPARENT, TRACESTATE, TraceParent,

@@ -8,6 +8,7 @@
 //! | set by a script or before, and shared | `theme` | `theme` |
 
 use crate::experiment::version_rules::CookieIsolation;
+use crate::proxy::h1::header_block::HeaderBlock;
 use crate::proxy::headers::version_mark::{MARK_BYTES, VersionMark, is_marked};
 use memchr::memchr;
 use smallvec::SmallVec;
@@ -21,16 +22,29 @@ const OWN_NAMES: &[u8] = b"watershed_";
 const NAME_AND_VALUE_MAX: usize = 4096;
 
 /// Whether versions have the cookie of this name for themselves. A name is the prefix that browsers check, and the rest.
-fn isolates(isolation: &CookieIsolation, (prefix, rest): CookieName<'_>) -> bool {
-    let is = |known: &[u8]| known.strip_prefix(prefix) == Some(rest);
+fn isolates(isolation: &CookieIsolation, name: CookieName<'_>) -> bool {
+    let (prefix, rest) = name;
+    let is_own = prefix.is_empty() && rest.starts_with(OWN_NAMES);
+    !is_own && !is_marked(rest) && is_listed(isolation, name)
+}
+
+/// Whether the file says so of a name that is neither watershed's own nor marked.
+fn is_listed(isolation: &CookieIsolation, (prefix, rest): CookieName<'_>) -> bool {
+    let is = |known: &[u8]| {
+        // Most have another length.
+        known.len() == prefix.len() + rest.len()
+            && known.starts_with(prefix)
+            && known.ends_with(rest)
+    };
     let has = |names: &[Box<str>]| names.iter().any(|known| is(known.as_bytes()));
-    let is_own = (prefix.is_empty() && rest.starts_with(OWN_NAMES)) || is_marked(rest);
-    let is_isolated = isolation.isolated.as_deref().is_none_or(has);
-    is_isolated && !is_own && !has(&isolation.shared)
+    isolation.isolated.as_deref().is_none_or(has) && !has(&isolation.shared)
 }
 
 /// The prefix that browsers check, and the rest.
 type CookieName<'a> = (&'a [u8], &'a [u8]);
+
+/// Names of isolated cookies that came without a mark, and may be a version's from before: each with a `;` behind it.
+pub type PlainCookies = SmallVec<[u8; 32]>;
 
 /// What a version gets of the cookies of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,71 +53,79 @@ pub struct SeenCookies {
     pub line: Option<Vec<u8>>,
     /// Whether that line may have cookies of watershed itself.
     pub has_own_names: bool,
-    /// Isolated names that came without a mark, and may be a version's from before: each with a `;` behind it.
-    pub plain: Vec<u8>,
+    /// What came without a mark.
+    pub plain: PlainCookies,
 }
 
 /// A cookie that a version may see.
 struct Visible<'a> {
-    name: CookieName<'a>,
-    /// `=` and the value, with spaces in front of it.
-    value: &'a [u8],
+    /// The prefix of its name that browsers check.
+    prefix: &'a [u8],
+    /// The rest of its name, and what follows it.
+    text: &'a [u8],
+    /// How long the rest of its name is.
+    name_bytes: usize,
     /// Whether it came with the mark of the version.
     is_own: bool,
 }
 
-/// Returns what the version with this mark sees of these lines of `Cookie`.
-pub fn seen<'a>(
-    lines: impl Iterator<Item = &'a [u8]>,
+impl Visible<'_> {
+    /// Whether this is the same cookie as another one.
+    fn is_like(&self, other: &Visible<'_>) -> bool {
+        self.name_bytes == other.name_bytes
+            && self.text[..self.name_bytes] == other.text[..self.name_bytes]
+            && self.prefix == other.prefix
+    }
+}
+
+/// Returns what the version with this mark sees of the cookies of a request.
+pub fn seen(
+    fields: &HeaderBlock<'_>,
     mark: &VersionMark,
     isolation: &CookieIsolation,
 ) -> SeenCookies {
     let mut seen = SeenCookies::default();
     let mut visible: SmallVec<[Visible<'_>; 12]> = SmallVec::new();
     let (mut has_marked, mut bytes) = (false, 0);
-    for line in lines {
-        bytes += line.len() + 2;
-        let mut from = 0;
-        while from < line.len() {
-            let end = memchr(b';', &line[from..]).map_or(line.len(), |length| from + length);
-            let pair = line[from..end].trim_ascii();
-            from = end + 1;
-            if pair.is_empty() {
-                continue;
-            }
-            let full = name(pair);
-            let (prefix, rest) = bare(full);
-            let value = &pair[full.len()..];
+    fields.each_cookie(|pair, equals| {
+        let full = pair[..equals].trim_ascii_end();
+        let (prefix, rest) = bare(full);
+        let mut cookie = Visible {
+            prefix,
+            text: &pair[prefix.len()..],
+            name_bytes: rest.len(),
+            is_own: false,
+        };
+        bytes += pair.len() + 2;
+        // Marks and watershed's own names begin with it.
+        if rest.first() == Some(&b'w') {
             if is_marked(rest) {
                 has_marked = true;
                 // Another version's, or one that nobody has set.
-                let rest = mark.strip(rest);
-                let own = rest.filter(|rest| isolates(isolation, (prefix, rest)));
-                visible.extend(own.map(|rest| Visible {
-                    name: (prefix, rest),
-                    value,
-                    is_own: true,
-                }));
-                continue;
+                let Some(rest) = mark.strip(rest) else {
+                    return;
+                };
+                if !isolates(isolation, (prefix, rest)) {
+                    return;
+                }
+                cookie.text = &cookie.text[MARK_BYTES..];
+                (cookie.name_bytes, cookie.is_own) = (rest.len(), true);
+            } else {
+                seen.has_own_names |= rest.starts_with(OWN_NAMES);
             }
-            if isolates(isolation, (prefix, rest)) {
-                seen.plain.extend_from_slice(full);
-                seen.plain.push(b';');
-            }
-            seen.has_own_names |= rest.starts_with(OWN_NAMES);
-            visible.push(Visible {
-                name: (prefix, rest),
-                value,
-                is_own: false,
-            });
         }
-    }
+        if !cookie.is_own && isolates(isolation, (prefix, rest)) {
+            seen.plain.extend_from_slice(full);
+            seen.plain.push(b';');
+        }
+        visible.push(cookie);
+    });
     if !has_marked {
         return seen;
     }
     let is_replaced = |cookie: &Visible<'_>| {
-        let own = visible.iter().filter(|it| it.is_own);
-        !cookie.is_own && own.clone().any(|own| own.name == cookie.name)
+        let mut own = visible.iter().filter(|it| it.is_own);
+        !cookie.is_own && own.any(|own| own.is_like(cookie))
     };
     let mut line = Vec::with_capacity(bytes);
     // One from before the version has set its own is not seen any more.
@@ -111,9 +133,10 @@ pub fn seen<'a>(
         if !line.is_empty() {
             line.extend_from_slice(b"; ");
         }
-        for part in [cookie.name.0, cookie.name.1, cookie.value] {
-            line.extend_from_slice(part);
+        if !cookie.prefix.is_empty() {
+            line.extend_from_slice(cookie.prefix);
         }
+        line.extend_from_slice(cookie.text);
     }
     seen.line = Some(line);
     seen
@@ -222,15 +245,19 @@ mod tests {
         }
     }
 
+    fn of_lines(lines: &[String]) -> SeenCookies {
+        let fields = lines.iter().map(|line| format!("Cookie: {line}\r\n"));
+        let head = format!("A: 1\r\n{}\r\n", fields.collect::<String>());
+        let (fields, _) = HeaderBlock::read(head.as_bytes(), 0, 100).unwrap().unwrap();
+        seen(&fields, &mark("a"), &all())
+    }
+
     #[test]
     fn version_sees_its_own_and_shared_cookies_under_plain_names() {
         let check = |lines: &[&str], expected: &str| {
             let lines: Vec<String> = lines.iter().map(|line| marked(line)).collect();
-            let lines = lines.iter().map(String::as_bytes);
-            let seen = seen(lines.clone(), &mark("a"), &all());
-            let line = seen
-                .line
-                .unwrap_or_else(|| lines.collect::<Vec<_>>().join(&b"; "[..]));
+            let seen = of_lines(&lines);
+            let line = seen.line.unwrap_or_else(|| lines.join("; ").into_bytes());
             assert_eq!(String::from_utf8(line).unwrap(), expected);
         };
         check(&["a:sid=1; b:sid=2; theme=dark"], "sid=1; theme=dark");
@@ -247,14 +274,16 @@ mod tests {
         check(&["__Secure-sid=0; __Secure-a:sid=1"], "__Secure-sid=1");
         check(&["b:sid=2"], "");
         check(&["a:sid = \"x=y\" ; flag"], "sid = \"x=y\"; flag");
+        check(&["f;a:sid=1;;g ; h;b:sid=2", "i"], "f; sid=1; g; h; i");
+        check(&["; a:sid=1;", ""], "sid=1");
+        check(
+            &["wide=1; a:sid=2; watershed_id=v"],
+            "wide=1; sid=2; watershed_id=v",
+        );
         check(&["w123=1; ;watershed_id=v"], "w123=1; ;watershed_id=v");
         // Of those that are isolated, the names that came plain are known.
-        let seen = seen(
-            [&b"sid=0; uid=1; theme=2"[..]].into_iter(),
-            &mark("a"),
-            &all(),
-        );
-        assert_eq!(seen.plain, b"sid;");
+        let seen = of_lines(&["sid=0; uid=1; theme=2".to_owned()]);
+        assert_eq!(&seen.plain[..], b"sid;");
     }
 
     #[test]

@@ -2,12 +2,12 @@
 //! of each version. PURE.
 
 use crate::config::plan::Plan;
-use crate::experiment::http_view::HeaderView as _;
+use crate::experiment::http_view::{HeaderView as _, NameMarks};
 use crate::experiment::version_rules::CookieIsolation;
 use crate::experiment::{Experiment, UpstreamIndex};
 use crate::proxy::h1::header_block::HeaderBlock;
 use crate::proxy::headers::edit::Edit;
-use crate::proxy::headers::isolated_cookies;
+use crate::proxy::headers::isolated_cookies::{self, PlainCookies};
 use crate::proxy::headers::validators::{ReceivedConditions, mark_tag};
 use crate::proxy::headers::version_mark::VersionMark;
 use http::HeaderValue;
@@ -25,9 +25,6 @@ pub struct VersionHeaders {
     /// By upstream: the cookies that its version has for itself. Empty where no experiment isolates any.
     isolation: Box<[Option<CookieIsolation>]>,
 }
-
-/// Names of isolated cookies that came without a mark, each with a `;` behind it.
-pub type PlainCookies = Vec<u8>;
 
 /// Fields that a request gets in the place of its own.
 pub type VersionFields = SmallVec<[(HeaderName, Vec<u8>); 4]>;
@@ -93,12 +90,8 @@ impl VersionHeaders {
         if let Some(mark) = mark {
             conditions(mark, lines, &mut found.fields);
         }
-        if let Some(isolation) = self.isolation(upstream)
-            && lines.first(&COOKIE).is_some()
-        {
-            let all: SmallVec<[&[u8]; 4]> = lines.all(&COOKIE).collect();
-            let mark = self.mark(upstream);
-            let seen = isolated_cookies::seen(all.iter().copied(), mark, isolation);
+        if let Some(isolation) = self.isolation(upstream) {
+            let seen = isolated_cookies::seen(lines, self.mark(upstream), isolation);
             found.plain = seen.plain;
             if let Some(line) = seen.line {
                 lines.take_named(&COOKIE);
@@ -152,8 +145,15 @@ impl VersionHeaders {
 
 /// Replaces the conditions of a request by those that the version with this mark gets.
 fn conditions(mark: &VersionMark, lines: &mut HeaderBlock<'_>, fields: &mut VersionFields) {
-    let names = [IF_MATCH, IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_RANGE, RANGE];
     // Most requests have none of them.
+    const MARKS: NameMarks = NameMarks::of(b"if-match")
+        .and(NameMarks::of(b"if-none-match"))
+        .and(NameMarks::of(b"if-modified-since"))
+        .and(NameMarks::of(b"if-range"));
+    if !(&*lines).may_have_any(MARKS) {
+        return;
+    }
+    let names = [IF_MATCH, IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_RANGE, RANGE];
     if names[..4].iter().all(|name| lines.first(name).is_none()) {
         return;
     }

@@ -4,8 +4,8 @@ use std::fmt;
 
 /// The mark of one version, such as `w1f2e3d4c-`. It stands in front, because proxies and servers behind
 /// may add to the end.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct VersionMark(Box<str>);
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VersionMark([u8; MARK_BYTES]);
 
 /// How long a mark is, in bytes.
 pub const MARK_BYTES: usize = 10;
@@ -16,23 +16,31 @@ impl VersionMark {
     pub fn of(upstream: &str) -> VersionMark {
         // Reading from memory cannot fail, and the crate adds no error of its own.
         let digest = murmur3::murmur3_32(&mut upstream.as_bytes(), 0).unwrap_or_default();
-        VersionMark(format!("w{digest:08x}-").into())
+        let mut mark = *b"w00000000-";
+        for (place, digit) in mark[1..MARK_BYTES - 1].iter_mut().enumerate() {
+            let four_bits = (digest >> (28 - 4 * place)) & 0xf;
+            *digit = b"0123456789abcdef"[four_bits as usize];
+        }
+        VersionMark(mark)
     }
 
     /// Its text.
     pub fn as_bytes(&self) -> &[u8] {
-        self.0.as_bytes()
+        &self.0
     }
 
     /// What follows this mark.
     pub fn strip<'a>(&self, text: &'a [u8]) -> Option<&'a [u8]> {
-        text.strip_prefix(self.as_bytes())
+        let (mark, rest) = text.split_first_chunk()?;
+        (*mark == self.0).then_some(rest)
     }
 }
 
 impl fmt::Display for VersionMark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        self.0
+            .iter()
+            .try_for_each(|byte| write!(f, "{}", char::from(*byte)))
     }
 }
 
@@ -54,7 +62,7 @@ mod tests {
         let mark = VersionMark::of("current");
         assert_eq!(mark, VersionMark::of("current"));
         assert_ne!(mark, VersionMark::of("next"));
-        assert_eq!(mark.as_bytes().len(), MARK_BYTES);
+        assert_eq!(mark.to_string(), "w185155e9-");
         let marked = format!("{mark}abc");
         assert!(is_marked(marked.as_bytes()));
         assert_eq!(mark.strip(marked.as_bytes()), Some(&b"abc"[..]));
