@@ -1,6 +1,7 @@
 //! The archive: every record once, in directories and object stores, read by databases that others wrote.
 
 mod crashes;
+mod dbt;
 mod forgetting;
 mod object_stores;
 mod replay;

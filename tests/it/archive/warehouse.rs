@@ -1,5 +1,6 @@
 //! Databases that read the archive with the statements of `watershed archive sql`.
 
+use super::Site;
 use crate::support::proxy::BINARY;
 use crate::support::tools;
 use serde_json::Value;
@@ -32,8 +33,13 @@ pub fn statements(database: &str, archive: &str) -> String {
 
 impl Warehouse {
     pub fn of(engine: Engine, archive: &Path) -> Warehouse {
+        let sql = statements(engine.name(), archive.to_str().unwrap());
+        Warehouse::with(engine, &sql)
+    }
+
+    /// A database after these statements.
+    pub fn with(engine: Engine, sql: &str) -> Warehouse {
         let statements = NamedTempFile::new().unwrap();
-        let sql = self::statements(engine.name(), archive.to_str().unwrap());
         std::fs::write(statements.path(), sql).unwrap();
         Warehouse { engine, statements }
     }
@@ -70,27 +76,12 @@ impl Engine {
     }
 }
 
-/// The query of the guide gives `watershed judge` the totals with which it comes to the verdict of the results.
-#[test]
-fn judge_agrees_with_the_results_on_totals_of_the_archive() {
-    const GUIDE: &str = include_str!("../../../docs/guides/archive.md");
-    let query = GUIDE.split("```sql\n").nth(1).unwrap();
-    let query = query
-        .split("```")
-        .next()
-        .unwrap()
-        .trim()
-        .trim_end_matches(';');
-    let mut site = super::Site::start("{ to: out, every: 1s }", "", &[]);
-    super::visits(&site.proxy, 0..150);
-    let results = site.end();
-    let folder = tempfile::TempDir::new().unwrap();
-    let totals = folder.path().join("totals.csv");
-    let query = query.replace("totals.csv", totals.to_str().unwrap());
-    Warehouse::of(Engine::Duckdb, &site.out()).ask(&query);
+/// `watershed judge` comes to the verdicts and numbers of the results with these totals.
+#[track_caller]
+pub fn assert_judged(site: &Site, totals: &Path, results: &Value) {
     let judged = Command::new(BINARY)
         .args(["--json", "judge"])
-        .arg(&totals)
+        .arg(totals)
         .arg("-c")
         .arg(site.proxy.file())
         .output()
@@ -128,6 +119,27 @@ fn judge_agrees_with_the_results_on_totals_of_the_archive() {
             }
         }
     }
+}
+
+/// The query of the guide gives `watershed judge` the totals with which it comes to the verdict of the results.
+#[test]
+fn judge_agrees_with_the_results_on_totals_of_the_archive() {
+    const GUIDE: &str = include_str!("../../../docs/guides/archive.md");
+    let query = GUIDE.split("```sql\n").nth(1).unwrap();
+    let query = query
+        .split("```")
+        .next()
+        .unwrap()
+        .trim()
+        .trim_end_matches(';');
+    let mut site = Site::start("{ to: out, every: 1s }", "", &[]);
+    super::visits(&site.proxy, 0..150);
+    let results = site.end();
+    let folder = tempfile::TempDir::new().unwrap();
+    let totals = folder.path().join("totals.csv");
+    let query = query.replace("totals.csv", totals.to_str().unwrap());
+    Warehouse::of(Engine::Duckdb, &site.out()).ask(&query);
+    assert_judged(&site, &totals, &results);
 }
 
 #[test]

@@ -1,0 +1,1 @@
+select count(users) as n_rows from {{ ref('totals') }} having count(users) = 0
