@@ -1,7 +1,6 @@
 //! What another file changes for the users of an experiment: what `watershed plan` shows, and what the history
 //! keeps.
 
-use super::definition;
 use super::plan::Plan;
 use crate::experiment::implication;
 use crate::experiment::lifecycle::Ramp;
@@ -216,13 +215,8 @@ fn moved((old, before): (&Plan, &Experiment), (new, after): (&Plan, &Experiment)
 /// What changes for metrics and verdicts of an experiment that has begun, and from when on.
 fn changes((old, before): (&Plan, &Experiment), (new, after): (&Plan, &Experiment)) -> Vec<String> {
     let mut found = Vec::new();
-    let conditions = |plan: &Plan| {
-        let definition = plan.definitions.get(&*after.name);
-        definition.map(|it| definition::conditions(&after.name, it))
-    };
-    if let Some((was, becomes)) = conditions(old).zip(conditions(new))
-        && was != becomes
-    {
+    let [was, becomes] = [before, after].map(|it| it.matcher.condition().to_string());
+    if was != becomes {
         found.push(format!("match: {was} -> {becomes}"));
     }
     if before.salt != after.salt || moved((old, before), (new, after)) {

@@ -2,8 +2,9 @@
 //! left the file: a routes file of this experiment alone, as JSON.
 
 use super::file::Value;
-use serde_json::{Map, Value as Json, json};
+use serde_json::Value as Json;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 /// Keys of an experiment that name what other parts of the file or other files say, or that act.
 const LEFT_OUT: &[&str] = &[
@@ -13,8 +14,16 @@ const LEFT_OUT: &[&str] = &[
 /// An address for upstreams whose names alone matter.
 const NOWHERE: &str = "http://127.0.0.1:9";
 
-/// Returns the definition of each experiment of a file.
-pub fn texts(file: &Value) -> BTreeMap<String, String> {
+/// Returns the definition of each experiment of a file. `written` are its values as they stand there, and `folder` returns the
+/// folder of the file that has the value at a path.
+///
+/// What the environment has said is part of a definition. Headers keep the names of secrets instead: these may change, and are
+/// not for the store.
+pub fn texts(
+    file: &Value,
+    written: &Value,
+    folder: &dyn Fn(&[String]) -> PathBuf,
+) -> BTreeMap<String, String> {
     let Some(Value::Map(experiments)) = part(file, "experiments") else {
         return BTreeMap::new();
     };
@@ -26,14 +35,15 @@ pub fn texts(file: &Value) -> BTreeMap<String, String> {
     let upstreams = upstreams.map(|name| (name.to_owned(), Value::Text(NOWHERE.to_owned())));
     let upstreams = Value::Map(upstreams.collect());
     let text = |(name, experiment): &(String, Value)| {
-        let experiment = without_difference(&without(experiment, LEFT_OUT));
-        let experiment = Value::Map(vec![(name.clone(), experiment)]);
+        let own = without_difference(&without(experiment, LEFT_OUT));
+        let own = with_headers(escaped(&own), (written, folder), name);
+        let experiment = Value::Map(vec![(name.clone(), own)]);
         let mut whole = vec![
             ("upstreams".to_owned(), upstreams.clone()),
             ("experiments".to_owned(), experiment),
         ];
         for key in ["metrics", "segments"] {
-            whole.extend(part(file, key).map(|value| (key.to_owned(), value.clone())));
+            whole.extend(part(file, key).map(|value| (key.to_owned(), escaped(value))));
         }
         let mut text = String::new();
         write(&Value::Map(whole), &mut text);
@@ -42,34 +52,91 @@ pub fn texts(file: &Value) -> BTreeMap<String, String> {
     experiments.iter().map(text).collect()
 }
 
-/// Whether two definitions of an experiment mean the same versions for the same requests: the same
-/// conditions, salt, groups and upstreams.
-pub fn is_same_version(name: &str, one: &str, other: &str) -> bool {
-    let version = |text: &str| {
-        let whole: Json = serde_json::from_str(text).ok()?;
-        let experiment = whole.get("experiments")?.get(name)?;
-        let groups = experiment.get("groups").and_then(Json::as_object);
-        let upstreams = groups.into_iter().flatten();
-        let upstreams = upstreams.map(|(group, it)| (group.clone(), it["upstream"].clone()));
-        Some(json!([
-            experiment["match"],
-            experiment["salt"],
-            experiment["control"],
-            experiment["experiment"],
-            upstreams.collect::<Map<_, _>>(),
-        ]))
-    };
-    version(one) == version(other)
+/// Returns a value whose texts are read again as they are: `${` is not a name in them.
+fn escaped(value: &Value) -> Value {
+    match value {
+        Value::Text(text) => Value::Text(text.replace("${", "$${")),
+        Value::List(items) => Value::List(items.iter().map(escaped).collect()),
+        Value::Map(map) => {
+            let pairs = map.iter().map(|(key, value)| (key.clone(), escaped(value)));
+            Value::Map(pairs.collect())
+        }
+        other => other.clone(),
+    }
 }
 
-/// Returns the conditions of an experiment's definition, as the file has them.
-pub fn conditions(name: &str, definition: &str) -> String {
-    let whole: Json = serde_json::from_str(definition).unwrap_or_default();
-    match &whole["experiments"][name]["match"] {
-        Json::Null => "all requests".to_owned(),
-        Json::String(text) => text.clone(),
-        other => other.to_string(),
+/// Gives the groups of an experiment their headers as they are written, with whole paths of files.
+fn with_headers(
+    mut experiment: Value,
+    (written, folder): (&Value, &dyn Fn(&[String]) -> PathBuf),
+    name: &str,
+) -> Value {
+    let written = part(written, "experiments").and_then(|it| part(it, name));
+    let written = written.and_then(|it| part(it, "groups"));
+    let Value::Map(keys) = &mut experiment else {
+        return experiment;
+    };
+    let groups = keys.iter_mut().find(|(key, _)| key == "groups");
+    if let Some((_, Value::Map(groups))) = groups {
+        for (group, keys) in groups {
+            let Value::Map(keys) = keys else {
+                continue;
+            };
+            let written = written.and_then(|it| part(it, group));
+            let written = written.and_then(|it| part(it, "headers"));
+            let own = keys.iter_mut().find(|(key, _)| key == "headers");
+            if let Some(((_, own), written)) = own.zip(written) {
+                let path = ["experiments", name, "groups", group, "headers"];
+                *own = with_whole_paths(written, &mut path.map(str::to_owned).to_vec(), folder);
+            }
+        }
     }
+    experiment
+}
+
+fn with_whole_paths(
+    value: &Value,
+    path: &mut Vec<String>,
+    folder: &dyn Fn(&[String]) -> PathBuf,
+) -> Value {
+    match value {
+        Value::Text(text) => match text.strip_prefix("file:") {
+            Some(file) if !file.contains("${") => {
+                let file = folder(path).join(file);
+                let file = std::path::absolute(&file).unwrap_or(file);
+                Value::Text(format!("file:{}", file.display()))
+            }
+            _ => value.clone(),
+        },
+        Value::Map(map) => {
+            let pairs = map.iter().map(|(key, value)| {
+                path.push(key.clone());
+                let value = with_whole_paths(value, path, folder);
+                path.pop();
+                (key.clone(), value)
+            });
+            Value::Map(pairs.collect())
+        }
+        other => other.clone(),
+    }
+}
+
+/// Whether two definitions of an experiment mean the same versions for the same requests: the same
+/// conditions, salt, groups and upstreams, however they are written.
+pub fn is_same_version(one: &str, other: &str) -> bool {
+    let version = |text: &str| {
+        let plan = super::restore(text).ok()?;
+        let own = plan.experiments.first()?;
+        let groups = own.groups.iter().map(|group| {
+            let upstream = group.upstream.map(|it| plan.upstream(it).name.to_string());
+            (group.name.to_string(), upstream)
+        });
+        let groups: BTreeMap<_, _> = groups.collect();
+        let control = &own.groups[own.control.0].name;
+        let condition = own.matcher.condition();
+        Some(format!("{condition:?} {} {control} {groups:?}", own.salt))
+    };
+    one == other || version(one).is_some_and(|one| version(other) == Some(one))
 }
 
 fn part<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
@@ -176,7 +243,7 @@ mod tests {
             include_str!("schema/forms.yaml"),
         ] {
             let (value, _) = crate::config::file::parse(Path::new("routes.yaml"), text, 0).unwrap();
-            for (name, text) in texts(&value) {
+            for (name, text) in texts(&value, &value, &|_| PathBuf::new()) {
                 let restored = config::restore(&text);
                 assert!(restored.is_ok(), "{name}: {:?}\n{text}", restored.err());
             }
@@ -187,7 +254,7 @@ mod tests {
     fn version_is_conditions_salt_groups_and_upstreams() {
         let check = |one: &str, other: &str, expected: bool| {
             let text = |experiment: &str| plan(experiment).definitions["e"].clone();
-            let found = is_same_version("e", &text(one), &text(other));
+            let found = is_same_version(&text(one), &text(other));
             assert_eq!(found, expected, "{one} | {other}");
         };
         let short = "  e: { control: a, experiment: b, percent: 50 }";
@@ -217,6 +284,10 @@ mod tests {
             )
         };
         check(&long(1, "b"), &long(2, "b"), true);
+        let other_notation = "  e: { groups: { control: { weight: 1, upstream: a }, experiment: { weight: 1, upstream: b } } }";
+        check(short, other_notation, true);
+        let path = "  e: { control: a, experiment: b, percent: 50, match: /x/** }";
+        check(path, &path.replace("/x/**", "{ path: /x/** }"), true);
         check(&long(1, "b"), &long(1, "a"), false);
         check(short, &long(1, "b"), false);
     }

@@ -124,7 +124,7 @@ fn read(path: &Path) -> Result<String, InvalidConfig> {
 
 /// Reads what the store keeps of an experiment ([`definition`]), as a plan that has this experiment alone.
 pub fn restore(definition: &str) -> Result<Plan, InvalidConfig> {
-    parse(definition, Path::new("the store's definition"), &|_| None)
+    parse(definition, Path::new("the store's definition"), &of_process)
 }
 
 /// The same for a program with other features than this one.
@@ -155,7 +155,11 @@ fn parse_for(
     if has_problems {
         return Err(invalid(&document, &reading, substituted.problems));
     }
-    plan.definitions = definition::texts(&value);
+    let folder = |path: &[String]| {
+        let file = &document.files[document.source_map.find(path).key.file].path;
+        file.parent().unwrap_or(Path::new("")).to_owned()
+    };
+    plan.definitions = definition::texts(&value, &document.value, &folder);
     plan.cookies_read = reading.cookies_read.take().into();
     let included = document.files.iter().skip(1).map(|file| file.path.clone());
     plan.watched = plan.watched.into_iter().chain(included).collect();

@@ -51,6 +51,7 @@ pub fn read(
         let route = Route {
             edits: message_edits::read(&node, &matcher),
             answer: answer(&node, &matcher, (names, default), watched),
+            names_answer: ANSWERS.iter().any(|key| node.get(key).is_some()),
             matcher,
         };
         check_keys(&node, &route);
@@ -58,6 +59,9 @@ pub fn read(
     }
     routes
 }
+
+/// The keys that say who answers.
+const ANSWERS: [&str; 3] = ["upstream", "redirect", "respond"];
 
 fn warn_unreachable(
     node: &Node<'_>,
@@ -91,7 +95,7 @@ fn answer(
     (names, default): (&[&str], UpstreamIndex),
     watched: &mut Vec<PathBuf>,
 ) -> RouteAnswer {
-    let given: Vec<&str> = ["upstream", "redirect", "respond"]
+    let given: Vec<&str> = ANSWERS
         .into_iter()
         .filter(|key| node.get(key).is_some())
         .collect();
@@ -117,9 +121,7 @@ fn answer(
 
 /// Reports keys that have no effect beside others.
 fn check_keys(node: &Node<'_>, route: &Route) {
-    let keys = ["upstream", "redirect", "respond"];
-    let answers = keys.iter().any(|key| node.get(key).is_some());
-    if !answers && route.edits.is_empty() {
+    if !route.names_answer && route.edits.is_empty() {
         node.problem(
             "a route that changes nothing",
             "write upstream, redirect or respond; or headers, strip_prefix, add_prefix or rewrite for requests to the default upstream",

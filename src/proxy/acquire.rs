@@ -11,7 +11,7 @@ use crate::proxy::observe::spans::SpanRecorder;
 use crate::proxy::snapshot::Worker;
 use crate::upstream::{AcquireError, ConnectionRequest, Endpoint, PooledConnection, Protocols};
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Where a request goes.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +54,7 @@ impl Target {
         ServedBy {
             upstream: Some(self.upstream),
             fallback: self.fallback,
+            stands_in: self.fallback.is_some() && !self.is_search,
             assignment: &exchange.assignment,
         }
     }
@@ -148,7 +149,18 @@ pub struct Refusals<'a> {
     is_search: bool,
 }
 
+/// How long a version may take to say whether it has what another one does not have.
+const SEARCH_MAX: Duration = Duration::from_secs(3);
+
 impl Refusals<'_> {
+    /// How long a response may take where others may take `usual`: behind a search, a response is there already.
+    pub fn longest(&self, usual: Duration) -> Duration {
+        match self.is_search {
+            true => usual.min(SEARCH_MAX),
+            false => usual,
+        }
+    }
+
     /// Returns why a response of this status is not passed on.
     pub fn refuses(&self, status: u16) -> Option<Refusal> {
         match status {

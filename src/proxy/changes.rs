@@ -41,6 +41,8 @@ pub struct ServedBy<'a> {
     pub upstream: Option<UpstreamIndex>,
     /// The version that serves in the place of the group's.
     pub fallback: Option<OtherVersion>,
+    /// Whether that is because the group's version fails.
+    pub stands_in: bool,
     /// The user's groups.
     pub assignment: &'a Assignment,
 }
@@ -51,6 +53,7 @@ impl<'a> ServedBy<'a> {
         ServedBy {
             upstream: None,
             fallback: None,
+            stands_in: false,
             assignment,
         }
     }

@@ -180,6 +180,7 @@ impl<'b> Decided<'b> {
         let by = ServedBy {
             upstream: Some(self.upstream(&snapshot.plan)),
             fallback: None,
+            stands_in: false,
             assignment: &self.assignment,
         };
         let written = forward::write(&of, by, request, forwarded);
@@ -266,7 +267,7 @@ fn decide<'b>(
     }
 }
 
-/// Phase *assign*. What no experiment matches follows the page that it belongs to, unless a route answers it.
+/// Phase *assign*. What no experiment matches follows the page that it belongs to, unless a route says who answers it.
 pub fn assign<'a>(
     plan: &Plan,
     request: impl RequestView<'a>,
@@ -279,8 +280,8 @@ pub fn assign<'a>(
         None => resolve::unrecorded(experiments, request, forced),
     };
     let (mut assignment, route) = routed(plan, request, assignment);
-    // `Referer` is the client's word: what a route refuses or redirects stays so.
-    let is_answered = route.is_some_and(|route| plan.route(route).answer.is_own());
+    // `Referer` is the client's word, and a route that of the file: who answers by it stays so.
+    let is_answered = route.is_some_and(|route| plan.route(route).names_answer);
     if assignment.chosen.is_none()
         && !is_answered
         && experiments.follows_pages()

@@ -32,6 +32,8 @@ pub struct Provenance {
     pub is_changed: bool,
     /// The version that served in the place of the group's.
     pub fallback: Option<OtherVersion>,
+    /// Whether that is because the group's version fails.
+    pub stands_in: bool,
     /// The version of HTTP that the response came in.
     pub version: Version,
     /// A part of the request's body has not been read: the client's connection cannot be reused.
@@ -46,6 +48,7 @@ impl Provenance {
             upstream: None,
             is_changed: false,
             fallback: None,
+            stands_in: false,
             version: Version::HTTP_11,
             unread,
         }
@@ -214,6 +217,7 @@ impl Exchange<'_> {
         let by = ServedBy {
             upstream: provenance.upstream,
             fallback: provenance.fallback,
+            stands_in: provenance.stands_in,
             assignment: &self.assignment,
         };
         let mut edited = EditableHead {
@@ -238,7 +242,7 @@ impl Exchange<'_> {
             (provenance.version, &mut edited),
             self.visitor.as_ref(),
             (&self.assignment, self.cache),
-            (cookies, self.uncounted.is_some()),
+            (cookies, self.uncounted.is_some(), provenance.stands_in),
             self.over_tls,
         );
         if let Some(other) = provenance.fallback {

@@ -215,9 +215,9 @@ impl<'a> Sending<'a> {
         &mut self,
         context: &mut Context<'_>,
         client: &mut C,
-        exchange: &Exchange<'_>,
+        (exchange, refusals): (&Exchange<'_>, Refusals<'_>),
     ) -> Poll<Result<Waited, Failed>> {
-        let longest = exchange.snapshot.plan.timeouts.response;
+        let longest = refusals.longest(exchange.snapshot.plan.timeouts.response);
         if !self.waiting {
             self.waiting = true;
             let now = self.now.take().unwrap_or_else(Instant::now);
@@ -278,7 +278,7 @@ pub async fn attempt<C: ClientStream, H: HeadWriter>(
             if left.as_mut().poll(context).is_ready() {
                 return Poll::Ready(Err(Failed::ClientLeft));
             }
-            sending.poll_late(context, client, exchange)
+            sending.poll_late(context, client, (exchange, refusals))
         });
         let closed = match waited.await? {
             Waited::SendBody => {
@@ -394,6 +394,7 @@ fn check_final(
         upstream: by.upstream,
         is_changed: true,
         fallback: by.fallback,
+        stands_in: by.stands_in,
         version,
         unread,
     })

@@ -55,9 +55,13 @@ pub struct KeptPromotion {
     default: String,
 }
 
-/// A promotion whose upstream is not in the file.
+/// A promotion that cannot stay in effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LostPromotion(KeptPromotion);
+pub struct LostPromotion {
+    promotion: KeptPromotion,
+    /// What is wrong with the definition of its experiment; `None` if its upstream is not in the file.
+    why: Option<String>,
+}
 
 impl KnownDecisions {
     /// Reads them from the store.
@@ -177,7 +181,7 @@ impl KnownDecisions {
         let before = self.definitions.get(name);
         is_promoted
             && before.is_some_and(|before| {
-                let is_same = || definition::is_same_version(name, &before.text, text);
+                let is_same = || definition::is_same_version(&before.text, text);
                 before.left_ms.is_some() && (before.retired || !is_same())
             })
     }
@@ -214,10 +218,16 @@ impl KnownDecisions {
         let effects = before.filter_map(|(name, before)| {
             let decision = self.decisions.get(name);
             let in_effect = before.left_ms.is_none() || !before.retired;
+            if before.left_ms.is_none() && plan.experiment_named(name).is_none() {
+                let ended = left_after_decision(plan, name, before, decision);
+                if ended.is_some() {
+                    return ended;
+                }
+            }
             let promoted = promoted(plan, name, before, decision).filter(|_| in_effect);
-            let (kept, old, _) = promoted?;
+            let (kept, old, _) = promoted?.ok()?;
             let is_kept = |it: &KeptPromotion| it.experiment == *name;
-            let is_lost = |it: &LostPromotion| it.0.experiment == *name;
+            let is_lost = |it: &LostPromotion| it.promotion.experiment == *name;
             if decided.kept.iter().any(is_kept) || decided.lost.iter().any(is_lost) {
                 return None;
             }
@@ -251,7 +261,6 @@ impl KnownDecisions {
             ));
         };
         let own = decided.plan.experiment(index);
-        let text = plan.definitions.get(name).map_or("", String::as_str);
         let Some(winner) = own.winner.map(|winner| &own.groups[winner.0]) else {
             let why = match old
                 .experiments
@@ -273,7 +282,8 @@ impl KnownDecisions {
             })
         };
         let (was, is) = (promotion.version(), version(winner));
-        let [from, to] = [&before.text, text].map(|it| definition::conditions(name, it));
+        let old = old.experiments.first()?;
+        let [from, to] = [old, own].map(|it| it.matcher.condition().to_string());
         let mut changes = Vec::new();
         changes.extend((was != is).then(|| format!("matching users get {is} instead of {was}")));
         changes.extend((from != to).then(|| {
@@ -342,7 +352,9 @@ impl DecidedPlan {
             let decision = known.decisions.get(name);
             promoted(&self.plan, name, before, decision)
         });
-        let mut promoted: Vec<_> = promoted.collect();
+        let mut promoted: Vec<_> = promoted
+            .filter_map(|it| it.map_err(|lost| self.lost.push(lost)).ok())
+            .collect();
         promoted.sort_by_key(|(kept, ..)| Reverse(kept.at_ms));
         let mut added = Vec::new();
         for (kept, before, group) in promoted {
@@ -351,7 +363,10 @@ impl DecidedPlan {
                     added.push(experiment);
                     self.kept.push(kept);
                 }
-                None => self.lost.push(LostPromotion(kept)),
+                None => self.lost.push(LostPromotion {
+                    promotion: kept,
+                    why: None,
+                }),
             }
         }
         if !added.is_empty() {
@@ -371,18 +386,64 @@ fn ramp_of<'a>(plan: &'a Plan, experiment: &str) -> Option<&'a Ramp> {
     plan.experiment(index).ramp.as_ref()
 }
 
-/// The promotion of an experiment that is not in the file, with its definition as a plan, and the group.
+/// Says whom it affects that an experiment leaves the file after a decision that has given all its users control, if they get
+/// another version then.
+fn left_after_decision(
+    plan: &Plan,
+    name: &str,
+    before: &StoredDefinition,
+    decision: Option<&StandingDecision>,
+) -> Option<String> {
+    let old = config::restore(&before.text).ok()?;
+    let experiment = old.experiments.first()?;
+    let decision = decision.filter(|it| it.salt == *experiment.salt)?;
+    let did = match decision.state {
+        DecidedState::Paused => "paused",
+        DecidedState::RolledBack => "rolled back",
+        DecidedState::Running | DecidedState::Promoted => return None,
+    };
+    let control = &experiment.groups[experiment.control.0];
+    let upstream = &old.upstream(control.upstream?).name;
+    let default = &plan.upstream(plan.default).name;
+    (upstream != default).then(|| {
+        format!(
+            "{name} was {did} by {}, and leaves the file: its users got {} (upstream {upstream}), and get what the file says now (default: {default})",
+            decision.by, control.name
+        )
+    })
+}
+
+/// The promotion of an experiment that is not in the file, with its definition as a plan, and the group; an error if
+/// the definition cannot be read.
 fn promoted(
     plan: &Plan,
     name: &str,
     before: &StoredDefinition,
     decision: Option<&StandingDecision>,
-) -> Option<(KeptPromotion, Plan, GroupIndex)> {
-    let old = config::restore(&before.text);
-    let unreadable = |error: &InvalidConfig| {
-        tracing::error!("the stored definition of {name} cannot be read: {error}");
+) -> Option<Result<(KeptPromotion, Plan, GroupIndex), LostPromotion>> {
+    let default = plan.upstream(plan.default).name.to_string();
+    let old = match config::restore(&before.text) {
+        Ok(old) => old,
+        Err(error) => {
+            let decision = decision.filter(|it| it.state == DecidedState::Promoted)?;
+            let promotion = KeptPromotion {
+                experiment: name.to_owned(),
+                group: decision.group.clone()?,
+                upstream: None,
+                by: decision.by.clone(),
+                at_ms: decision.at_ms,
+                default,
+            };
+            let why = error
+                .diagnostics
+                .first()
+                .map(|it| format!("{}: {}", it.key, it.found));
+            return Some(Err(LostPromotion {
+                promotion,
+                why: Some(why.unwrap_or_default()),
+            }));
+        }
     };
-    let old = old.inspect_err(unreadable).ok()?;
     let experiment = old.experiments.first()?;
     let decision = decision.filter(|it| it.salt == *experiment.salt);
     // While it was in the file, its `winner` had precedence.
@@ -406,9 +467,9 @@ fn promoted(
         upstream,
         by: by.to_owned(),
         at_ms,
-        default: plan.upstream(plan.default).name.to_string(),
+        default,
     };
-    Some((kept, old, group))
+    Some(Ok((kept, old, group)))
 }
 
 /// An experiment of a definition, promoted, for this plan; `None` where the upstream of the group is gone.
@@ -515,21 +576,35 @@ impl fmt::Display for KeptPromotion {
 
 impl LostPromotion {
     fn diagnostic(&self, file: Option<&Path>) -> Diagnostic {
-        let LostPromotion(promotion) = self;
+        let LostPromotion { promotion, why } = self;
         let (name, group) = (&promotion.experiment, &promotion.group);
+        let (by, default) = (&promotion.by, &promotion.default);
+        let then = format!(
+            "or write `retired: [{name}]`: matching users then get what the file says otherwise (default: {default})"
+        );
         let upstream = promotion.upstream.as_deref().unwrap_or_default();
+        let (key, found, allowed) = match why {
+            None => (
+                "upstreams",
+                format!(
+                    "`{upstream}` is gone, and the promotion of `{name}` needs it: {by} promoted {group}, and the experiment has left the file, so all matching users get this upstream"
+                ),
+                format!("keep the upstream `{upstream}`, {then}"),
+            ),
+            Some(why) => (
+                "experiments",
+                format!(
+                    "`{name}` has left the file after {by} promoted {group}, and what the store keeps of it cannot be read ({why})"
+                ),
+                format!("put back what it needs, or the experiment, {then}"),
+            ),
+        };
         Diagnostic {
             file: file.map_or("routes.yaml".to_owned(), |it| it.display().to_string()),
             place: None,
-            key: "upstreams".to_owned(),
-            found: format!(
-                "`{upstream}` is gone, and the promotion of `{name}` needs it: {} promoted {group}, and the experiment has left the file, so all matching users get this upstream",
-                promotion.by
-            ),
-            allowed: format!(
-                "keep the upstream `{upstream}`, or write `retired: [{name}]`: matching users then get what the file says otherwise (default: {})",
-                promotion.default
-            ),
+            key: key.to_owned(),
+            found,
+            allowed,
             near: None,
             snippet: None,
         }

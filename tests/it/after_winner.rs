@@ -206,9 +206,13 @@ fn winner_of_the_file_stays_when_the_experiment_leaves() {
     let won = SITE.replace("percent: 50", "percent: 50, winner: experiment");
     let mut proxy = Proxy::start(&site.routes(&won, ""));
     registered(&proxy, false);
+    let decided = |proxy: &Proxy| experiment(&proxy.results(), "site")["decided"].clone();
+    assert_eq!(decided(&proxy)["by"], "the routes file");
+    assert_eq!(decided(&proxy)["group"], "experiment");
     let said = load(&proxy, &site.routes("", ""), 200);
     assert!(said.contains("its promotion by the routes file"), "{said}");
     assert_eq!(seen(&proxy, "/shop/a"), all("n"));
+    assert_eq!(decided(&proxy)["by"], "the routes file");
     proxy.kill();
     proxy.again(&site.routes("", ""));
     assert_eq!(seen(&proxy, "/shop/a"), all("n"));
@@ -471,4 +475,69 @@ fn check_and_reload_say_whom_a_file_affects_by_what_it_makes_of_a_promotion() {
             "{said}"
         );
     }
+}
+
+#[test]
+fn leaving_of_an_experiment_that_was_rolled_back_says_whom_it_affects() {
+    let site = Site::start("");
+    let to_next = |routes: String| routes.replace("default: current", "default: next");
+    let proxy = Proxy::start(&to_next(site.routes(SITE, "")));
+    registered(&proxy, false);
+    let path = "/admin/experiments/site/rollback";
+    let done = Client::admin(proxy.admin).post(path, "", r#"{"by": "ann"}"#);
+    assert_eq!(done.status, 200, "{}", done.text());
+    let says = "site was rolled back by ann, and leaves the file: its users got control (upstream current), and get what the file says now (default: next)";
+    let said = load(&proxy, &to_next(site.routes("", "")), 200);
+    assert!(said.contains(says), "{said}");
+    assert_eq!(seen(&proxy, "/shop/a"), all("n"));
+}
+
+#[test]
+fn promotion_keeps_the_secrets_that_its_headers_name() {
+    let site = Site::start("");
+    let grouped = "site: { groups: { control: { weight: 1, upstream: current }, experiment: { weight: 1, upstream: next, \
+                   headers: { request: { set: { X-Key: \"file:key.txt\" } } } } } }";
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("key.txt");
+    std::fs::write(&key, "first").unwrap();
+    let included = folder.path().join("site.yaml");
+    std::fs::write(&included, format!("experiments: {{ {grouped} }}\n")).unwrap();
+    // The key is beside the file that names it, and not beside the routes file.
+    let files = format!("files: [ \"{}\" ]\n", included.display());
+    let without = site.routes("", "").replace("experiments: {  }\n", "");
+    let mut proxy = Proxy::start(&format!("{without}{files}"));
+    registered(&proxy, false);
+    promote(&proxy);
+    load(&proxy, &without, 200);
+    let got = |proxy: &Proxy| {
+        let answer = proxy.client().get("/", "X-User: u\r\n").json();
+        let headers = answer["headers"].as_array().unwrap();
+        let key = headers.iter().find(|it| it[0] == "x-key");
+        (
+            answer["version"].clone(),
+            key.map(|it| it[1].as_str().unwrap().to_owned()),
+        )
+    };
+    assert_eq!(got(&proxy), ("next".into(), Some("first".to_owned())));
+    registered(&proxy, true);
+    let kept = std::fs::read_to_string(proxy.folder.path().join("watershed-journal/decided.json"));
+    assert!(
+        !kept.unwrap().contains("first"),
+        "the secret itself is not kept"
+    );
+    proxy.kill();
+    std::fs::write(&key, "second").unwrap();
+    proxy.again(&without);
+    assert_eq!(got(&proxy), ("next".into(), Some("second".to_owned())));
+    // Without it, nobody gets the other version without a word.
+    std::fs::remove_file(&key).unwrap();
+    let said = load(&proxy, &without, 422);
+    assert!(
+        said.contains("`site` has left the file after ann promoted experiment")
+            && said.contains("key.txt cannot be read"),
+        "{said}"
+    );
+    assert_eq!(got(&proxy).0, "next");
+    load(&proxy, &format!("retired: [site]\n{without}"), 200);
+    assert_eq!(got(&proxy), ("current".into(), None));
 }

@@ -90,7 +90,7 @@ fn complete(
         head,
         None,
         (&meant, plan.cache.rules),
-        (std::iter::empty(), false),
+        (std::iter::empty(), false, false),
         false,
     );
     let to = ClientContext {

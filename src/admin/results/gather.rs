@@ -161,8 +161,22 @@ impl<'a> PastExperiments<'a> {
 
     /// The decision about an experiment, which does what its schedule says while it runs.
     fn decided(&self, experiment: &Experiment, scheduled: Lifecycle) -> Option<DecidedResult> {
-        let decision = self.decisions.get(&*experiment.name)?;
-        (decision.salt == *experiment.salt).then(|| DecidedResult {
+        let definition = self.definitions.get(&*experiment.name);
+        let decision = self.decisions.get(&*experiment.name);
+        let decision = decision.filter(|it| it.salt == *experiment.salt);
+        // While an experiment is in the file, its `winner` has precedence.
+        let left_ms = definition.and_then(|it| it.left_ms);
+        let is_later = decision.is_some_and(|it| left_ms.is_some_and(|left| it.at_ms >= left));
+        if experiment.ended_by_file && !is_later {
+            let winner = &experiment.groups[experiment.winner?.0];
+            return Some(DecidedResult {
+                status: Lifecycle::Promoted.name(),
+                group: Some(winner.name.to_string()),
+                by: "the routes file".to_owned(),
+                at: definition.and_then(|it| rfc3339(it.at_ms)),
+            });
+        }
+        decision.map(|decision| DecidedResult {
             status: status(decision.state, scheduled),
             group: decision.group.clone(),
             by: decision.by.clone(),

@@ -23,6 +23,8 @@ pub struct Route {
     pub edits: MessageEdits,
     /// Who answers them.
     pub answer: RouteAnswer,
+    /// Whether the file says so, and does not leave them to the default upstream.
+    pub names_answer: bool,
 }
 
 /// Who answers the requests of a route.

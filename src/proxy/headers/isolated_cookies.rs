@@ -105,7 +105,9 @@ pub fn seen(
                 let Some(rest) = mark.strip(rest) else {
                     return;
                 };
-                if !isolates(isolation, (prefix, rest)) {
+                // Browsers have not checked a prefix behind the mark, so anybody may have set it.
+                let is_unchecked = !bare(rest).0.is_empty();
+                if is_unchecked || !isolates(isolation, (prefix, rest)) {
                     return;
                 }
                 cookie.text = &cookie.text[MARK_BYTES..];
@@ -142,8 +144,8 @@ pub fn seen(
     seen
 }
 
-/// Returns the values of `Set-Cookie` that a browser gets for one of the version with this mark; `None`
-/// leaves it as it is. `plain` are the names that came without a mark, as in [`SeenCookies`]: a version that deletes its cookie
+/// Returns the values of `Set-Cookie` that a browser gets for one of the version with this mark, none for one that may not
+/// be set; `None` leaves it as it is. `plain` are the names that came without a mark, as in [`SeenCookies`]: a version that deletes its cookie
 /// deletes the one from before, too, which it would otherwise see again.
 pub fn set(
     cookie: &[u8],
@@ -158,14 +160,32 @@ pub fn set(
         .unwrap_or_default();
     let full = name(pair.trim_ascii());
     let (prefix, rest) = bare(full);
-    if full.is_empty() || !isolates(isolation, (prefix, rest)) {
-        return None;
+    if is_marked(rest) {
+        // What has a mark is watershed's to set: it could be another version's.
+        return Some(SmallVec::new());
     }
-    if pair.len() + MARK_BYTES > NAME_AND_VALUE_MAX {
+    if full.is_empty() || !isolates(isolation, (prefix, rest)) {
         return None;
     }
     let behind = &cookie.trim_ascii_start()[full.len()..];
     let mut set = SmallVec::new();
+    if pair.len() + MARK_BYTES > NAME_AND_VALUE_MAX {
+        // It stays as it is, and the marked one from before must not hide it.
+        let attributes = &cookie[pair.len().min(cookie.len())..];
+        set.push(
+            [
+                prefix,
+                mark.as_bytes(),
+                rest,
+                b"=",
+                attributes,
+                b"; Max-Age=0",
+            ]
+            .concat(),
+        );
+        set.push(cookie.to_vec());
+        return Some(set);
+    }
     set.push([prefix, mark.as_bytes(), rest, behind].concat());
     let mut plain = plain.split(|&byte| byte == b';');
     if plain.any(|it| it == full) && deletes(cookie, now_ms) {
@@ -276,6 +296,8 @@ mod tests {
         check(&["a:sid = \"x=y\" ; flag"], "sid = \"x=y\"; flag");
         check(&["f;a:sid=1;;g ; h;b:sid=2", "i"], "f; sid=1; g; h; i");
         check(&["; a:sid=1;", ""], "sid=1");
+        check(&["a:__Host-sid=forged; __Host-a:sid=1"], "__Host-sid=1");
+        check(&["a:__secure-sid=forged; a:x=1"], "x=1");
         check(
             &["wide=1; a:sid=2; watershed_id=v"],
             "wide=1; sid=2; watershed_id=v",
@@ -335,17 +357,21 @@ mod tests {
         let lives = "sid=1; Max-Age=60; Expires=Thu, 01 Jan 1970 00:00:00 GMT";
         check(&["sid"], lives, &[&format!("a:{lives}")]);
         // Shared, watershed's own, no cookie, and one that would be too long.
-        for same in [
-            "uid=1",
-            "theme=x; Path=/",
-            "watershed_id=x",
-            "=x",
-            "x",
-            "a:y=1",
-        ] {
-            check(&[], &marked(same), &[]);
+        for same in ["uid=1", "theme=x; Path=/", "watershed_id=x", "=x", "x"] {
+            check(&[], same, &[]);
         }
-        check(&[], &format!("sid={}", "x".repeat(4090)), &[]);
+        let set_by = |cookie: &str| set(marked(cookie).as_bytes(), &mark("a"), &all(), &[], now_ms);
+        assert_eq!(set_by("uid=1"), None);
+        for (forbidden, why) in [("a:y=1", "its own mark"), ("__Host-b:sid=1", "another one")] {
+            assert_eq!(set_by(forbidden), Some(SmallVec::new()), "{why}");
+        }
+        // One that would be too long with its mark replaces the marked one from before.
+        let long = format!("sid={}; Path=/x; Max-Age=60", "x".repeat(4090));
+        check(
+            &[],
+            &long,
+            &["a:sid=; Path=/x; Max-Age=60; Max-Age=0", &long],
+        );
         let listed = CookieIsolation {
             isolated: Some(["sid".into()].into()),
             shared: Box::default(),

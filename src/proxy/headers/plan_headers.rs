@@ -114,7 +114,7 @@ pub fn finish<'c>(
     (version, headers): (Version, &mut impl Edit),
     visitor: Option<&Visitor<'_>>,
     (visit, cache): (&Assignment, CacheRules),
-    (cookies, is_uncounted): (impl Iterator<Item = &'c String>, bool),
+    (cookies, is_uncounted, stands_in): (impl Iterator<Item = &'c String>, bool, bool),
     over_tls: bool,
 ) {
     headers.append(VIA, hop_by_hop::via(version));
@@ -130,6 +130,8 @@ pub fn finish<'c>(
         .iter()
         .any(|inside| inside.by == AssignedBy::Override);
     personal |= is_uncounted && visit.varies_by.user_for_upstream && !is_shared;
+    // What another version serves while that of the user fails must not outlast the failure.
+    personal |= stands_in && !cache.is_shared;
     let given = given.iter().map(Vec::as_slice);
     for cookie in given.chain(cookies.map(|it| it.as_bytes())) {
         if let Ok(cookie) = HeaderValue::from_bytes(cookie) {

@@ -206,6 +206,7 @@ fn write<C: ClientStream>(
     let by = ServedBy {
         upstream: Some(target.upstream),
         fallback,
+        stands_in: false,
         assignment: &assignment,
     };
     for name in &NOT_COPIED {

@@ -586,3 +586,29 @@ fn pinned_requests_count_for_no_other_group() {
     );
     assert_eq!(count(0, "requests"), 1, "{experiment}");
 }
+
+#[test]
+fn route_that_names_its_upstream_keeps_the_calls_of_a_page() {
+    let site = Site::start();
+    let api = Version::start("api");
+    let route = |route: &str| {
+        let more = format!("default: current\nroutes: [ {{ match: /api/**, {route} }} ]");
+        let routes = site.routes(100, ", match: /checkout/**", &more);
+        let upstreams = format!("upstreams: {{ api: \"http://{}\", ", api.origin.address);
+        routes.replace("upstreams: { ", &upstreams)
+    };
+    let proxy = Proxy::start(&route("upstream: api"));
+    let mut browser = Browser::new(&proxy);
+    assert_eq!(browser.open("/checkout/cart"), "next");
+    for request in ["GET /api/cart", "POST /api/cart"] {
+        assert_eq!(
+            browser.of_page("/checkout/cart", request),
+            "api",
+            "{request}"
+        );
+    }
+    assert_eq!(browser.of_page("/checkout/cart", "GET /app.css"), "next");
+    // One that leaves who answers to the default upstream does not.
+    load(&proxy, &route("headers: { request: { set: { X-A: b } } }"));
+    assert_eq!(browser.of_page("/checkout/cart", "GET /api/cart"), "next");
+}

@@ -425,6 +425,11 @@ fn another_version_stands_in_for_one_that_fails() {
         let answer = client.answer(method != "HEAD").unwrap();
         let found = (answer.status, answer.header("watershed-fallback"));
         assert_eq!(found, expected, "{when_down} {failing} {status} {method}");
+        if expected.1.is_some() {
+            // No cache may keep it beyond the failure.
+            let kept = answer.header("cache-control").unwrap_or_default();
+            assert!(kept.contains("private"), "{kept}");
+        }
         let after = versions.map(Version::requests);
         let sent: usize = (0..2).map(|it| after[it] - before[it]).sum();
         assert_eq!(
@@ -793,4 +798,37 @@ fn version_rules_are_checked() {
         "{}",
         answer.text()
     );
+}
+
+#[test]
+fn version_that_stands_in_after_a_decision_is_not_kept_by_caches() {
+    let site = Site::start();
+    let won = site.routes(", when_down: other, winner: experiment", "");
+    let proxy = Proxy::start(&won);
+    let get = || proxy.client().get("/", "Cookie: uid=ann\r\n");
+    assert_eq!(get().header("cache-control"), None);
+    site.next.fail_with(503);
+    let answer = get();
+    assert_eq!(answer.header("watershed-fallback"), Some("site=control"));
+    assert_eq!(answer.header("cache-control"), Some("private"));
+}
+
+#[test]
+fn version_that_does_not_answer_holds_up_no_404() {
+    let site = Site::start();
+    let silent = Raw::start(|mut peer| {
+        peer.request();
+        peer.is_left(std::time::Duration::from_secs(600));
+    });
+    let routes = site.routes("", "timeouts: { response: 10m }").replace(
+        &site.next.origin.address.to_string(),
+        &silent.address.to_string(),
+    );
+    let proxy = Proxy::start(&routes);
+    let user = &users(&Proxy::start(&site.routes("", "")))[0];
+    site.current.fail_with(404);
+    let answer = proxy
+        .client()
+        .get("/gone.png", &format!("Cookie: uid={user}\r\n"));
+    assert_eq!(answer.status, 404);
 }
