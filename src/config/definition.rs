@@ -14,16 +14,14 @@ const LEFT_OUT: &[&str] = &[
 /// An address for upstreams whose names alone matter.
 const NOWHERE: &str = "http://127.0.0.1:9";
 
-/// Returns the definition of each experiment of a file. `written` are its values as they stand there, and `folder` returns the
-/// folder of the file that has the value at a path.
+/// Returns the folder of the file that has the value at a path.
+pub type FolderOf<'a> = dyn Fn(&[String]) -> PathBuf + 'a;
+
+/// Returns the definition of each experiment of a file. `written` are its values as they stand there.
 ///
 /// What the environment has said is part of a definition. Headers keep the names of secrets instead: these may change, and are
 /// not for the store.
-pub fn texts(
-    file: &Value,
-    written: &Value,
-    folder: &dyn Fn(&[String]) -> PathBuf,
-) -> BTreeMap<String, String> {
+pub fn texts(file: &Value, written: &Value, folder: &FolderOf<'_>) -> BTreeMap<String, String> {
     let Some(Value::Map(experiments)) = part(file, "experiments") else {
         return BTreeMap::new();
     };
@@ -68,7 +66,7 @@ fn escaped(value: &Value) -> Value {
 /// Gives the groups of an experiment their headers as they are written, with whole paths of files.
 fn with_headers(
     mut experiment: Value,
-    (written, folder): (&Value, &dyn Fn(&[String]) -> PathBuf),
+    (written, folder): (&Value, &FolderOf<'_>),
     name: &str,
 ) -> Value {
     let written = part(written, "experiments").and_then(|it| part(it, name));
@@ -94,11 +92,7 @@ fn with_headers(
     experiment
 }
 
-fn with_whole_paths(
-    value: &Value,
-    path: &mut Vec<String>,
-    folder: &dyn Fn(&[String]) -> PathBuf,
-) -> Value {
+fn with_whole_paths(value: &Value, path: &mut Vec<String>, folder: &FolderOf<'_>) -> Value {
     match value {
         Value::Text(text) => match text.strip_prefix("file:") {
             Some(file) if !file.contains("${") => {
@@ -119,24 +113,6 @@ fn with_whole_paths(
         }
         other => other.clone(),
     }
-}
-
-/// Whether two definitions of an experiment mean the same versions for the same requests: the same
-/// conditions, salt, groups and upstreams, however they are written.
-pub fn is_same_version(one: &str, other: &str) -> bool {
-    let version = |text: &str| {
-        let plan = super::restore(text).ok()?;
-        let own = plan.experiments.first()?;
-        let groups = own.groups.iter().map(|group| {
-            let upstream = group.upstream.map(|it| plan.upstream(it).name.to_string());
-            (group.name.to_string(), upstream)
-        });
-        let groups: BTreeMap<_, _> = groups.collect();
-        let control = &own.groups[own.control.0].name;
-        let condition = own.matcher.condition();
-        Some(format!("{condition:?} {} {control} {groups:?}", own.salt))
-    };
-    one == other || version(one).is_some_and(|one| version(other) == Some(one))
 }
 
 fn part<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
@@ -248,47 +224,5 @@ mod tests {
                 assert!(restored.is_ok(), "{name}: {:?}\n{text}", restored.err());
             }
         }
-    }
-
-    #[test]
-    fn version_is_conditions_salt_groups_and_upstreams() {
-        let check = |one: &str, other: &str, expected: bool| {
-            let text = |experiment: &str| plan(experiment).definitions["e"].clone();
-            let found = is_same_version(&text(one), &text(other));
-            assert_eq!(found, expected, "{one} | {other}");
-        };
-        let short = "  e: { control: a, experiment: b, percent: 50 }";
-        check(
-            short,
-            "  e: { control: a, experiment: b, percent: 20, traffic: 10% }",
-            true,
-        );
-        check(
-            short,
-            "  e: { control: b, experiment: a, percent: 50 }",
-            false,
-        );
-        check(
-            short,
-            "  e: { control: a, experiment: b, percent: 50, match: /x }",
-            false,
-        );
-        check(
-            short,
-            "  e: { control: a, experiment: b, percent: 50, salt: s }",
-            false,
-        );
-        let long = |weight, upstream: &str| {
-            format!(
-                "  e: {{ groups: {{ control: {{ weight: 1, upstream: a }}, b: {{ weight: {weight}, upstream: {upstream} }} }} }}"
-            )
-        };
-        check(&long(1, "b"), &long(2, "b"), true);
-        let other_notation = "  e: { groups: { control: { weight: 1, upstream: a }, experiment: { weight: 1, upstream: b } } }";
-        check(short, other_notation, true);
-        let path = "  e: { control: a, experiment: b, percent: 50, match: /x/** }";
-        check(path, &path.replace("/x/**", "{ path: /x/** }"), true);
-        check(&long(1, "b"), &long(1, "a"), false);
-        check(short, &long(1, "b"), false);
     }
 }

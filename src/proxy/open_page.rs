@@ -100,10 +100,7 @@ pub fn follow(
     let is_remembered = kind.opens || kind.frames || (!is_pinned && open_pages.is_old(current));
     let version = wanted.or(current);
     let leaves = version.is_none() && open_pages.is_left();
-    // Another version than the default one may have a page that the default one does not have.
-    let may_be_elsewhere =
-        kind.opens && route.is_none() && snapshot.plan.experiments.follows_pages();
-    if version.is_none() && !leaves && !may_be_elsewhere {
+    if version.is_none() && !leaves && !open_pages.may_be_elsewhere(route) {
         return None;
     }
     let mut inside = assignment.inside.iter();
@@ -217,6 +214,12 @@ impl OpenPages<'_> {
         let opens = self.kind.opens && is_get && is_document() && !is_ahead();
         let is_version = self.latest().is_some_and(|it| it != VersionDigest::NONE);
         opens && is_version && self.live().next().is_some() && self.is_genuine()
+    }
+
+    /// Whether another version than the default one may serve a page, because the default one does not have it.
+    fn may_be_elsewhere(&self, route: Option<RouteIndex>) -> bool {
+        let follows = self.snapshot.plan.experiments.follows_pages();
+        follows && self.kind.opens && route.is_none()
     }
 
     /// The version whose redirect has led to a page.

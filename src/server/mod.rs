@@ -18,6 +18,7 @@ mod listeners;
 pub mod logging;
 mod low_priority;
 mod opened;
+mod promotions;
 mod reload;
 mod secrets;
 mod server_events;
@@ -25,9 +26,10 @@ mod signals;
 mod stores;
 mod workers;
 
-pub use decided_plan::{DecidedPlan, KeptPromotion, KnownDecisions, LostPromotion};
+pub use decided_plan::{DecidedPlan, KnownDecisions};
 pub use error_with_hint::ErrorWithHint;
 pub use listeners::Listeners;
+pub use promotions::{KeptPromotion, LostPromotion};
 pub use signals::{stop_requested, survive};
 pub use stores::open_store;
 

@@ -1,9 +1,10 @@
 //! Loads the file again while serving.
 
 use super::active_plan::ActivePlan;
-use super::decided_plan::{DecidedPlan, KeptPromotion};
+use super::decided_plan::DecidedPlan;
 use super::history::Load;
 use super::logging;
+use super::promotions::KeptPromotion;
 use crate::admin::clock::now_ms;
 use crate::config::plan::Plan;
 use crate::regular_file;

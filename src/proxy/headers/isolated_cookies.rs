@@ -99,10 +99,11 @@ pub fn seen(
         bytes += pair.len() + 2;
         // Marks and watershed's own names begin with it.
         if rest.first() == Some(&b'w') {
-            if is_marked(rest) {
+            let own = mark.strip(rest);
+            if own.is_some() || is_marked(rest) {
                 has_marked = true;
-                // Another version's, or one that nobody has set.
-                let Some(rest) = mark.strip(rest) else {
+                // Another version's.
+                let Some(rest) = own else {
                     return;
                 };
                 // Browsers have not checked a prefix behind the mark, so anybody may have set it.
