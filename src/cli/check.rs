@@ -90,7 +90,14 @@ fn text(checked: &CheckedFile<'_>) -> String {
             Some(winner) => {
                 let group = &experiment.groups[winner.0];
                 let upstream = upstream(plan, group).map_or(String::new(), |it| format!(" ({it})"));
-                format!("  {name}{state}: everybody gets {}{upstream}\n", group.name)
+                let but = match experiment.holdback {
+                    Some(_) => ", but for the holdback",
+                    None => "",
+                };
+                format!(
+                    "  {name}{state}: everybody gets {}{upstream}{but}\n",
+                    group.name
+                )
             }
             None => format!("  {name}{state}: {}{ramp}\n", groups.join(", ")),
         };

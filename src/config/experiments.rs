@@ -407,11 +407,20 @@ fn upstream_named(node: &Node<'_>, known: &Known<'_>) -> Option<UpstreamIndex> {
 fn judged_by(node: Option<Node<'_>>, known: &Known<'_>) -> Box<[MetricIndex]> {
     let mut judging: Vec<MetricIndex> = match node {
         None => (0..known.metrics.len()).map(MetricIndex).collect(),
-        Some(node) => node
-            .items()
-            .iter()
-            .filter_map(|node| metric_named(node, known))
-            .collect(),
+        Some(node) => {
+            let mut judging = Vec::new();
+            for item in node.items() {
+                let Some(metric) = metric_named(&item, known) else {
+                    continue;
+                };
+                match judging.contains(&metric) {
+                    false => judging.push(metric),
+                    // Counted once, as the correction for several metrics counts it.
+                    true => item.warn("a metric for the second time", "name each metric once"),
+                }
+            }
+            judging
+        }
     };
     let primary = judging
         .iter()

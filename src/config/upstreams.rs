@@ -127,7 +127,10 @@ fn host(upstream: &Node<'_>) -> UpstreamHost {
             name => {
                 let authority: Authority = name.parse().ok()?;
                 let host = authority.host().trim_matches(['[', ']']);
-                let is_sound = !name.contains('@') && ServerName::try_from(host).is_ok();
+                let has_port = name.len() > authority.host().len();
+                let is_sound = !name.contains('@')
+                    && ServerName::try_from(host).is_ok()
+                    && has_port == authority.port().is_some();
                 UpstreamHost::Named(Some(authority).filter(|_| is_sound)?)
             }
         })

@@ -169,8 +169,17 @@ fn when_down(node: &Node<'_>) -> WhenDown {
         false => Some(node.clone()),
     };
     let status = node.is_map().then(|| node.get("status")).flatten();
+    let serve: StandIn = serve.and_then(|node| node.word(&words)).unwrap_or_default();
+    if serve == StandIn::Error
+        && let Some(status) = &status
+    {
+        status.problem(
+            "`status` beside `serve: error`",
+            "leave it out: no other version is asked",
+        );
+    }
     WhenDown {
-        serve: serve.and_then(|node| node.word(&words)).unwrap_or_default(),
+        serve,
         statuses: match status {
             Some(status) => statuses(&status),
             None => [FAILURES].into(),
@@ -181,6 +190,9 @@ fn when_down(node: &Node<'_>) -> WhenDown {
 fn statuses(node: &Node<'_>) -> Box<[RangeInclusive<u16>]> {
     if !node.is_list() && node.is_none() {
         return Box::default();
+    }
+    if node.is_list() && node.items().is_empty() {
+        node.problem("an empty list", STATUS);
     }
     let read = |node: &Node<'_>| {
         let range = node.read(STATUS, |text| {

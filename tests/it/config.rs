@@ -1169,3 +1169,21 @@ fn tls_keys_without_effect_are_refused() {
         "error: routes.yaml:9:39: store.certificate: the store is a file\n\nhint: write rediss:// in its address, or leave `certificate` out\n\nerror: routes.yaml:9:51: store.key: the store is a file\n\nhint: write rediss:// in its address, or leave `key` out",
     );
 }
+
+#[test]
+fn metric_that_is_listed_twice_is_judged_once() {
+    let text = "upstreams: { a: http://127.0.0.1:1, b: http://127.0.0.1:2 }\n\
+                experiments: { x: { control: a, experiment: b, percent: 50, metrics: [ buy, see, buy ] } }\n\
+                metrics: { see: { event: see }, buy: { event: buy } }\n";
+    let plan = watershed::config::parse(text, std::path::Path::new("routes.yaml"), &|_| None);
+    let plan = plan.unwrap();
+    let metrics = plan.experiments[0].metrics.iter();
+    let names: Vec<&str> = metrics.map(|it| &*plan.metric(*it).name).collect();
+    assert_eq!(names, ["buy", "see"]);
+    let warnings: Vec<String> = plan.warnings.iter().map(|it| it.with_line()).collect();
+    let expected = "experiments.x.metrics.2: a metric for the second time";
+    assert!(
+        warnings.iter().any(|it| it.contains(expected)),
+        "{warnings:?}"
+    );
+}

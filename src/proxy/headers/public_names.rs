@@ -99,7 +99,11 @@ impl PublicNames<'_> {
             .filter(|name| name.eq_ignore_ascii_case("url"))?;
         let (_, url) = trimmed[name.len()..].split_once('=')?;
         let url = url.trim();
-        let bare = url.trim_matches(['"', '\'']);
+        // HTML, 4.2.5.3: what follows the second quotation mark is ignored.
+        let bare = match url.chars().next() {
+            Some(mark @ ('"' | '\'')) => url[1..].split(mark).next()?,
+            _ => url,
+        };
         let restored = self.url(bare)?;
         Some(format!("{seconds} url={restored}"))
     }
@@ -320,6 +324,10 @@ mod tests {
             ),
             (
                 "0;URL='https://v2.preview.test/a'",
+                "0; url=https://shop.test/a",
+            ),
+            (
+                "0; url=\"https://v2.preview.test/a\"; more",
                 "0; url=https://shop.test/a",
             ),
             ("5", "5"),

@@ -145,6 +145,8 @@ fn unsound_connection_keys_are_reported() {
     check(&with("host: \"a b\""), ".host", "found \"a b\"");
     check(&with("host: \"user@a\""), ".host", "found");
     check(&with("host: a/b"), ".host", "found");
+    check(&with("host: \"a.b:99999\""), ".host", "found");
+    check(&with("host: \"a.b:\""), ".host", "found");
     check(&with("path: v2"), ".path", "found \"v2\"");
     check(&with("path: /a/../b"), ".path", "found");
     check(

@@ -8,6 +8,7 @@ use crate::support::{refusing_address, until};
 use hyper::Request;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
+use watershed::config;
 
 /// A version that names itself and shows what it got. It answers 304 to the tag `"same"`, as the other
 /// version does, and fails with the status that is set.
@@ -831,4 +832,23 @@ fn version_that_does_not_answer_holds_up_no_404() {
         .client()
         .get("/gone.png", &format!("Cookie: uid={user}\r\n"));
     assert_eq!(answer.status, 404);
+}
+
+#[test]
+fn statuses_that_say_nothing_are_reported() {
+    let check = |when_down: &str, found: &str| {
+        let text = format!(
+            "upstreams: {{ a: http://127.0.0.1:1, b: http://127.0.0.1:2 }}\n\
+             experiments: {{ x: {{ control: a, experiment: b, percent: 50, when_down: {when_down} }} }}\n"
+        );
+        let plan = config::parse(&text, std::path::Path::new("routes.yaml"), &|_| None);
+        let said = plan.map(drop).expect_err(when_down).to_string();
+        let place = "experiments.x.when_down.status: ";
+        assert!(said.contains(place) && said.contains(found), "{said}");
+    };
+    check("{ serve: other, status: [] }", "an empty list");
+    check(
+        "{ serve: error, status: 502 }",
+        "`status` beside `serve: error`",
+    );
 }
