@@ -376,6 +376,21 @@ fn steps(experiments: &[Experiment], which: ExperimentIndex) -> usize {
     all
 }
 
+/// Returns the users whom the holdout keeps out of all experiments, also of one that has left the file after its promotion;
+/// `None` if it lists experiments.
+pub fn whole_holdout(root: &Node<'_>) -> Option<Portion> {
+    let node = root.get("holdout")?;
+    match node.get("experiments") {
+        None => holdout_portion(&node),
+        Some(_) => None,
+    }
+}
+
+fn holdout_portion(node: &Node<'_>) -> Option<Portion> {
+    let share = self::share(&node.get("share")?)?;
+    Some(Portion::new("holdout/", share))
+}
+
 fn holdout(root: &Node<'_>, experiments: &mut [Experiment]) {
     let Some(node) = root.get("holdout") else {
         return;
@@ -393,14 +408,13 @@ fn holdout(root: &Node<'_>, experiments: &mut [Experiment]) {
     if !node.keys(&known) {
         return;
     }
-    let Some(share) = node.get("share") else {
+    if node.get("share").is_none() {
         node.missing("share", SHARE);
         return;
-    };
-    let Some(share) = self::share(&share) else {
+    }
+    let Some(portion) = holdout_portion(&node) else {
         return;
     };
-    let portion = Portion::new("holdout/", share);
     let Some(listed) = node.get("experiments") else {
         for experiment in experiments {
             experiment.admission.holdout = Some(portion.clone());

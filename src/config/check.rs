@@ -1,5 +1,6 @@
 //! Reads the file into the plan, and reports all diagnostics at once.
 
+use super::admission;
 use super::experiments::{self, Known};
 use super::identity;
 use super::metrics;
@@ -161,7 +162,6 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
     let routes = routes::read(root, known, &mut watched);
     let error_pages = error_pages::read(root, &mut watched);
     let access_log = logging::access_log(root);
-    let show_group = root.get("show_group").and_then(|node| node.boolean());
     let counting = counting::read(root, &names, &mut watched);
     let (journal, secret) = (journal(root), random_secret(root));
     let keys = |purpose| KeyRing::new(purpose, &secret, []);
@@ -182,6 +182,7 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
         error_pages,
         experiments: experiments.into(),
         units: units.into(),
+        holdout: admission::whole_holdout(root),
         metrics: metrics.into(),
         segments: segments::read(root),
         timeouts: limits::timeouts(root),
@@ -199,7 +200,7 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
         cookies_read: Box::default(),
         definitions: BTreeMap::new(),
         webhooks: webhooks.into(),
-        show_group: show_group.unwrap_or(false),
+        show_group: root.get("show_group").and_then(|node| node.boolean()) == Some(true),
         digest,
         redacted_file: serde_json::Value::Null,
         secrets: 0,

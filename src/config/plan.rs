@@ -28,6 +28,7 @@ pub use webhooks::{NotificationKind, SigningKey, Webhook};
 
 use super::diagnostic::ConfigWarning;
 use crate::experiment::admission::ListedIds;
+use crate::experiment::assign::Portion;
 use crate::experiment::consent::Consent;
 use crate::experiment::http_view::RequestView;
 use crate::experiment::identity::Identity;
@@ -80,6 +81,8 @@ pub struct Plan {
     pub name_servers: Box<[SocketAddr]>,
     /// In file order.
     pub experiments: Experiments,
+    /// The users whom the holdout keeps out of all experiments.
+    pub holdout: Option<Portion>,
     /// What experiments divide besides users.
     pub units: Box<[Unit]>,
     /// In file order.

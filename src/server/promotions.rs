@@ -151,7 +151,11 @@ pub fn restored(plan: &mut Plan, before: &Plan, group: GroupIndex) -> Option<Exp
     (experiment.metrics, experiment.guardrails) = (Box::default(), Box::default());
     (experiment.act_on, experiment.allocation) = (ActOn::default(), None);
     (experiment.schedule, experiment.ramp) = (Schedule::default(), None);
-    (experiment.admission, experiment.is_sticky) = (Admission::default(), false);
+    experiment.admission = Admission {
+        holdout: plan.holdout.clone(),
+        ..Admission::default()
+    };
+    experiment.is_sticky = false;
     Some(experiment)
 }
 

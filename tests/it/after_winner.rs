@@ -541,3 +541,21 @@ fn promotion_keeps_the_secrets_that_its_headers_name() {
     load(&proxy, &format!("retired: [site]\n{without}"), 200);
     assert_eq!(got(&proxy), ("current".into(), None));
 }
+
+#[test]
+fn holdout_of_all_experiments_holds_for_a_promotion_without_its_experiment() {
+    let site = Site::start("");
+    let holdout = "holdout: { share: 50% }";
+    let proxy = Proxy::start(&site.routes(SITE, holdout));
+    registered(&proxy, false);
+    promote(&proxy);
+    let held_out = seen(&proxy, "/shop/a");
+    assert!(
+        held_out.contains('c') && held_out.contains('n'),
+        "{held_out}"
+    );
+    load(&proxy, &site.routes("", holdout), 200);
+    assert_eq!(seen(&proxy, "/shop/a"), held_out);
+    load(&proxy, &site.routes("", ""), 200);
+    assert_eq!(seen(&proxy, "/shop/a"), all("n"));
+}
