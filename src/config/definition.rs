@@ -1,10 +1,10 @@
 //! What the store keeps of an experiment's part of the file, so that it can be served and shown after it
 //! left the file: a routes file of this experiment alone, as JSON.
 
-use super::file::Value;
+use super::file::{self, Value};
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Keys of an experiment that name what other parts of the file or other files say, or that act.
 const LEFT_OUT: &[&str] = &[
@@ -50,6 +50,32 @@ pub fn texts(file: &Value, written: &Value, folder: &FolderOf<'_>) -> BTreeMap<S
     experiments.iter().map(text).collect()
 }
 
+/// Returns a definition without the headers of groups. One that cannot be read stays as it is.
+pub fn without_headers(definition: &str) -> String {
+    let Ok((mut whole, _)) = file::parse(Path::new("definition"), definition, 0) else {
+        return definition.to_owned();
+    };
+    let experiments = map_of(&mut whole).find(|(key, _)| key == "experiments");
+    for (_, experiment) in experiments.into_iter().flat_map(|(_, it)| map_of(it)) {
+        let groups = map_of(experiment).find(|(key, _)| key == "groups");
+        for (_, group) in groups.into_iter().flat_map(|(_, it)| map_of(it)) {
+            *group = without(group, &["headers"]);
+        }
+    }
+    let mut text = String::new();
+    write(&whole, &mut text);
+    text
+}
+
+/// The keys of a map, none of another value.
+fn map_of(value: &mut Value) -> impl Iterator<Item = &mut (String, Value)> {
+    let keys = match value {
+        Value::Map(keys) => &mut keys[..],
+        _ => &mut [],
+    };
+    keys.iter_mut()
+}
+
 /// Returns a value whose texts are read again as they are: `${` is not a name in them.
 fn escaped(value: &Value) -> Value {
     match value {
@@ -71,22 +97,14 @@ fn with_headers(
 ) -> Value {
     let written = part(written, "experiments").and_then(|it| part(it, name));
     let written = written.and_then(|it| part(it, "groups"));
-    let Value::Map(keys) = &mut experiment else {
-        return experiment;
-    };
-    let groups = keys.iter_mut().find(|(key, _)| key == "groups");
-    if let Some((_, Value::Map(groups))) = groups {
-        for (group, keys) in groups {
-            let Value::Map(keys) = keys else {
-                continue;
-            };
-            let written = written.and_then(|it| part(it, group));
-            let written = written.and_then(|it| part(it, "headers"));
-            let own = keys.iter_mut().find(|(key, _)| key == "headers");
-            if let Some(((_, own), written)) = own.zip(written) {
-                let path = ["experiments", name, "groups", group, "headers"];
-                *own = with_whole_paths(written, &mut path.map(str::to_owned).to_vec(), folder);
-            }
+    let groups = map_of(&mut experiment).find(|(key, _)| key == "groups");
+    for (group, keys) in groups.into_iter().flat_map(|(_, it)| map_of(it)) {
+        let written = written.and_then(|it| part(it, group));
+        let written = written.and_then(|it| part(it, "headers"));
+        let own = map_of(keys).find(|(key, _)| key == "headers");
+        if let Some(((_, own), written)) = own.zip(written) {
+            let path = ["experiments", name, "groups", group, "headers"];
+            *own = with_whole_paths(written, &mut path.map(str::to_owned).to_vec(), folder);
         }
     }
     experiment

@@ -122,9 +122,19 @@ fn read(path: &Path) -> Result<String, InvalidConfig> {
     file::read(path).map_err(|problem| InvalidConfig::of(*problem, path))
 }
 
+/// What errors call a definition.
+const STORED: &str = "the store's definition";
+
 /// Reads what the store keeps of an experiment ([`definition`]), as a plan that has this experiment alone.
 pub fn restore(definition: &str) -> Result<Plan, InvalidConfig> {
-    parse(definition, Path::new("the store's definition"), &of_process)
+    parse(definition, Path::new(STORED), &of_process)
+}
+
+/// Reads the same without the headers of groups, whose secrets may be gone: as far as it says who is in which group, and
+/// what is counted.
+pub fn restore_counted(definition: &str) -> Result<Plan, InvalidConfig> {
+    let definition = definition::without_headers(definition);
+    parse(&definition, Path::new(STORED), &|_| None)
 }
 
 /// The same for a program with other features than this one.

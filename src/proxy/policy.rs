@@ -83,8 +83,8 @@ pub fn mint<'a>(
     request: impl RequestView<'a>,
     now_ms: u64,
 ) -> Option<Visitor<'static>> {
-    // A promotion without its experiment gives everybody one version, but for a holdback.
-    let divides = |it: &Experiment| !it.has_left_file || it.holdback.is_some();
+    // A promotion without its experiment may give everybody one version.
+    let divides = |it: &Experiment| !it.has_left_file || it.divides_users();
     if !plan.experiments.iter().any(divides) {
         return None;
     }

@@ -5,13 +5,10 @@ use crate::admin::record_decision;
 use crate::config::plan::Plan;
 use crate::experiment::{Experiment, Lifecycle};
 use crate::store::decisions::{
-    AuditEntry, DecidedBy, DecidedState, RampPosition, StandingDecision, StandingDecisions,
-    StoredDefinitions,
+    AuditEntry, BY_FILE, DecidedBy, DecidedState, RampPosition, StandingDecision,
+    StandingDecisions, StoredDefinitions,
 };
 use crate::store::{Store, StoreError};
-
-/// Who decides.
-const BY: &str = "the routes file";
 
 /// A decision of the file.
 #[derive(Clone, Debug, PartialEq)]
@@ -98,7 +95,7 @@ impl FileDecision {
             before_ms,
             next: StandingDecision {
                 at_ms,
-                by: BY.to_owned(),
+                by: BY_FILE.to_owned(),
                 ..next
             },
             entry: AuditEntry {
@@ -108,7 +105,7 @@ impl FileDecision {
                 from: String::new(),
                 to: String::new(),
                 at_ms,
-                by: BY.to_owned(),
+                by: BY_FILE.to_owned(),
                 reason: None,
             },
         }
@@ -169,7 +166,7 @@ fn passed_time(
     let before_ms = standing.map_or(0, |it| it.at_ms);
     let next = StandingDecision {
         planned_ms: at_ms,
-        ..StandingDecision::running(&experiment.salt, standing, at_ms, BY)
+        ..StandingDecision::running(&experiment.salt, standing, at_ms, BY_FILE)
     };
     let decision = FileDecision::new((name, action), before_ms, next, at_ms);
     Some(decision.with_states(from.name().to_owned(), does.name(), None))

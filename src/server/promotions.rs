@@ -1,12 +1,12 @@
 //! Promotions that stay in effect although their experiments have left the file.
 
 use crate::config::plan::Plan;
-use crate::config::{self, Diagnostic};
+use crate::config::{self, Diagnostic, InvalidConfig};
 use crate::experiment::admission::Admission;
 use crate::experiment::lifecycle::Schedule;
 use crate::experiment::units::UnitIndex;
 use crate::experiment::{ActOn, Experiment, GroupIndex, Lifecycle, UpstreamIndex};
-use crate::store::decisions::{DecidedState, StandingDecision, StoredDefinition};
+use crate::store::decisions::{BY_FILE, DecidedState, StandingDecision, StoredDefinition};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
@@ -45,7 +45,7 @@ pub fn left_after_decision(
     before: &StoredDefinition,
     decision: Option<&StandingDecision>,
 ) -> Option<String> {
-    let old = config::restore(&before.text).ok()?;
+    let old = config::restore_counted(&before.text).ok()?;
     let experiment = old.experiments.first()?;
     let decision = decision.filter(|it| it.salt == *experiment.salt)?;
     let did = match decision.state {
@@ -73,9 +73,18 @@ pub fn promoted(
     decision: Option<&StandingDecision>,
 ) -> Option<Result<(KeptPromotion, Plan, GroupIndex), LostPromotion>> {
     let default = plan.upstream(plan.default).name.to_string();
-    let old = match config::restore(&before.text) {
-        Ok(old) => old,
+    let lost = |promotion, error: InvalidConfig| {
+        let first = error.diagnostics.first();
+        let why = first.map_or(String::new(), |it| format!("{}: {}", it.key, it.found));
+        Some(Err(LostPromotion {
+            promotion,
+            why: Some(why),
+        }))
+    };
+    let counted = match config::restore_counted(&before.text) {
+        Ok(counted) => counted,
         Err(error) => {
+            // Of which salt it was is not known, so the decision may be of this experiment.
             let decision = decision.filter(|it| it.state == DecidedState::Promoted)?;
             let promotion = KeptPromotion {
                 experiment: name.to_owned(),
@@ -85,25 +94,15 @@ pub fn promoted(
                 at_ms: decision.at_ms,
                 default,
             };
-            let why = error
-                .diagnostics
-                .first()
-                .map(|it| format!("{}: {}", it.key, it.found));
-            return Some(Err(LostPromotion {
-                promotion,
-                why: Some(why.unwrap_or_default()),
-            }));
+            return lost(promotion, error);
         }
     };
-    let experiment = old.experiments.first()?;
+    let experiment = counted.experiments.first()?;
     let decision = decision.filter(|it| it.salt == *experiment.salt);
-    // While it was in the file, its `winner` had precedence.
-    let is_later = |it: &&StandingDecision| before.left_ms.is_some_and(|left| it.at_ms >= left);
-    let by_file = experiment
-        .winner
-        .filter(|_| decision.filter(is_later).is_none());
+    let later = decision.filter(|it| before.precedes(it));
+    let by_file = experiment.winner.filter(|_| later.is_none());
     let (group, by, at_ms) = match (by_file, decision) {
-        (Some(group), _) => (group, "the routes file", before.at_ms),
+        (Some(group), _) => (group, BY_FILE, before.at_ms),
         (None, Some(decision)) if decision.state == DecidedState::Promoted => {
             let group = experiment.group_named(decision.group.as_ref()?)?;
             (group, &*decision.by, decision.at_ms)
@@ -111,7 +110,9 @@ pub fn promoted(
         _ => return None,
     };
     let winner = &experiment.groups[group.0];
-    let upstream = winner.upstream.map(|it| old.upstream(it).name.to_string());
+    let upstream = winner
+        .upstream
+        .map(|it| counted.upstream(it).name.to_string());
     let kept = KeptPromotion {
         experiment: name.to_owned(),
         group: winner.name.to_string(),
@@ -120,7 +121,10 @@ pub fn promoted(
         at_ms,
         default,
     };
-    Some(Ok((kept, old, group)))
+    match config::restore(&before.text) {
+        Ok(whole) => Some(Ok((kept, whole, group))),
+        Err(error) => lost(kept, error),
+    }
 }
 
 /// An experiment of a definition, promoted, for this plan; `None` where the upstream of the group is gone.
@@ -175,7 +179,7 @@ fn unit_of(plan: &mut Plan, before: &Plan, unit: usize) -> UnitIndex {
 /// conditions, salt, groups and upstreams, however they are written.
 pub fn is_same_version(one: &str, other: &str) -> bool {
     let version = |text: &str| {
-        let plan = config::restore(text).ok()?;
+        let plan = config::restore_counted(text).ok()?;
         let own = plan.experiments.first()?;
         let groups = own.groups.iter().map(|group| {
             let upstream = group.upstream.map(|it| plan.upstream(it).name.to_string());

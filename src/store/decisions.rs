@@ -159,6 +159,18 @@ pub struct StoredDefinition {
     pub has_ramp: Option<bool>,
 }
 
+impl StoredDefinition {
+    /// Whether a decision was made after the experiment had left the file: while it was there, its `winner` had
+    /// precedence.
+    pub fn precedes(&self, decision: &StandingDecision) -> bool {
+        self.left_ms
+            .is_some_and(|left_ms| decision.at_ms >= left_ms)
+    }
+}
+
+/// Who decides what follows from the routes file.
+pub const BY_FILE: &str = "the routes file";
+
 /// Definitions by experiment.
 pub type StoredDefinitions = BTreeMap<String, StoredDefinition>;
 

@@ -538,6 +538,9 @@ fn promotion_keeps_the_secrets_that_its_headers_name() {
         "{said}"
     );
     assert_eq!(got(&proxy).0, "next");
+    // Results need no secret.
+    let shown = experiment(&proxy.results(), "site");
+    assert!(shown["groups"].as_array().unwrap().len() == 2, "{shown}");
     load(&proxy, &format!("retired: [site]\n{without}"), 200);
     assert_eq!(got(&proxy), ("current".into(), None));
 }
@@ -556,6 +559,9 @@ fn holdout_of_all_experiments_holds_for_a_promotion_without_its_experiment() {
     );
     load(&proxy, &site.routes("", holdout), 200);
     assert_eq!(seen(&proxy, "/shop/a"), held_out);
+    // A new visitor may be held out, and stays so.
+    let given = proxy.client().get("/shop/a", "");
+    assert!(given.header("set-cookie").is_some());
     load(&proxy, &site.routes("", ""), 200);
     assert_eq!(seen(&proxy, "/shop/a"), all("n"));
 }

@@ -480,7 +480,7 @@ fn decision_at_the_moment_of_a_changed_file_is_taken() {
     let mut begun_ms = 0;
     for _ in 0..20 {
         begun_ms = ramp_begins(begun_ms + 1);
-        // The ramp ends with the file, and the store is told of that beside this decision.
+        // The new file ends the ramp. The store records that at the same time as this decision.
         load(&without);
         for (action, body) in [("promote", r#"{"group": "experiment"}"#), ("resume", "{}")] {
             let answer = act(&proxy, &format!("site/{action}"), body);

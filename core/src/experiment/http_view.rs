@@ -13,8 +13,8 @@ use std::ops::Deref;
 pub struct NameMarks(u64);
 
 impl NameMarks {
-    /// The mark of one name: one bit of 64, by its length and first letter. With these factors, of the names that are asked for,
-    /// hardly any has the bit of one that browsers send.
+    /// The mark of one name: one bit of 64, by its length and first letter. The factors are chosen so that names which are
+    /// asked for seldom share a bit with names which browsers send.
     pub const fn of(name: &[u8]) -> NameMarks {
         let first = match name {
             [first, ..] => (*first | 0x20) as usize,

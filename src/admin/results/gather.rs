@@ -19,7 +19,7 @@ use crate::config::plan::Plan;
 use crate::config::{self, declaration};
 use crate::experiment::record::DeclaredExperiment;
 use crate::experiment::{Experiment, Lifecycle};
-use crate::store::decisions::{AuditEntry, StandingDecisions, StoredDefinitions};
+use crate::store::decisions::{AuditEntry, BY_FILE, StandingDecisions, StoredDefinitions};
 use crate::store::phases::{self, StoredPhase};
 use crate::store::{Replica, Store, StoreError};
 use crate::telemetry::Telemetry;
@@ -152,7 +152,7 @@ impl<'a> PastExperiments<'a> {
 
     /// The plan that an experiment had, as far as it says what is counted.
     fn plan_of(&self, name: &str) -> Option<Plan> {
-        let restored = config::restore(&self.definitions.get(name)?.text);
+        let restored = config::restore_counted(&self.definitions.get(name)?.text);
         restored
             .inspect_err(|error| tracing::debug!("the definition of {name}: {error}"))
             .ok()
@@ -164,15 +164,15 @@ impl<'a> PastExperiments<'a> {
         let definition = self.definitions.get(&*experiment.name);
         let decision = self.decisions.get(&*experiment.name);
         let decision = decision.filter(|it| it.salt == *experiment.salt);
-        // While an experiment is in the file, its `winner` has precedence.
-        let left_ms = definition.and_then(|it| it.left_ms);
-        let is_later = decision.is_some_and(|it| left_ms.is_some_and(|left| it.at_ms >= left));
+        let is_later = definition
+            .zip(decision)
+            .is_some_and(|(definition, decision)| definition.precedes(decision));
         if experiment.ended_by_file && !is_later {
             let winner = &experiment.groups[experiment.winner?.0];
             return Some(DecidedResult {
                 status: Lifecycle::Promoted.name(),
                 group: Some(winner.name.to_string()),
-                by: "the routes file".to_owned(),
+                by: BY_FILE.to_owned(),
                 at: definition.and_then(|it| rfc3339(it.at_ms)),
             });
         }

@@ -23,7 +23,7 @@ pub struct Route {
     pub edits: MessageEdits,
     /// Who answers them.
     pub answer: RouteAnswer,
-    /// Whether the file says so, and does not leave them to the default upstream.
+    /// Whether the route has a key that names who answers. Without one, the default upstream does.
     pub names_answer: bool,
 }
 

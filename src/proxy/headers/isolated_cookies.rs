@@ -28,7 +28,7 @@ fn isolates(isolation: &CookieIsolation, name: CookieName<'_>) -> bool {
     !is_own && !is_marked(rest) && is_listed(isolation, name)
 }
 
-/// Whether the file says so of a name that is neither watershed's own nor marked.
+/// Whether the file isolates this name. The name must be neither watershed's own nor marked.
 fn is_listed(isolation: &CookieIsolation, (prefix, rest): CookieName<'_>) -> bool {
     let is = |known: &[u8]| {
         // Most have another length.

@@ -2,7 +2,7 @@
 
 use super::client::{Answer, Client};
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -228,7 +228,10 @@ fn launch(
         });
         match found {
             Some((public, admin)) => return (child, log, public, admin),
-            None => std::thread::sleep(std::time::Duration::from_millis(100)),
+            None => super::until("free ports", || {
+                let is_free = |address| TcpListener::bind(address).map(drop);
+                is_free(public).and_then(|()| is_free(admin))
+            }),
         }
     }
 }
