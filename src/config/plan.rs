@@ -40,7 +40,9 @@ use crate::experiment::not_counted::CountingRules;
 use crate::experiment::resolve::Assignment;
 use crate::experiment::segment::UserSegment;
 use crate::experiment::units::Unit;
-use crate::experiment::{Experiment, ExperimentIndex, GroupIndex, MetricIndex, UpstreamIndex};
+use crate::experiment::{
+    Experiment, ExperimentIndex, GroupIndex, Lifecycle, MetricIndex, UpstreamIndex, implication,
+};
 use http::HeaderValue;
 use ipnet::IpNet;
 use std::collections::BTreeMap;
@@ -165,6 +167,29 @@ impl Plan {
         for experiment in experiments.filter(|it| !it.ended_by_file) {
             experiment.lifecycle = experiment.schedule.at(now_ms);
         }
+    }
+
+    /// Whether no user can get the version of an experiment's winner, because an earlier experiment serves them all.
+    pub fn is_unreachable(&self, index: ExperimentIndex) -> bool {
+        let unreachable = implication::unreachable(&self.experiments);
+        unreachable.iter().any(|(late, _)| *late == index)
+    }
+
+    /// Which matching users may get something else than the version of an experiment's winner: noun phrases.
+    pub fn winner_is_not_for(&self, index: ExperimentIndex) -> Vec<String> {
+        let own = self.experiment(index);
+        let held_back = own.holdback.is_some() && own.lifecycle == Lifecycle::Promoted;
+        let held_back = held_back.then(|| "users who are held back".to_owned());
+        let held_out = own.admission.holdout.as_ref();
+        let held_out = held_out.map(|_| "users of the holdout".to_owned());
+        // One of groups that only change requests holds beside the others.
+        let chooses = own.chooses_upstream();
+        let earlier = implication::serve_before(&self.experiments, index).filter(|_| chooses);
+        let earlier = earlier.map(|it| match it.has_left_file {
+            true => format!("users of the later promotion of {}", it.name),
+            false => format!("users whom {} serves before", it.name),
+        });
+        held_back.into_iter().chain(held_out).chain(earlier).collect()
     }
 
     /// Returns the experiment at this index.

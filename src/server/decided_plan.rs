@@ -2,7 +2,8 @@
 
 use super::file_decisions::{self, FileDecision};
 use super::promotions::{
-    KeptPromotion, LostPromotion, is_same_version, left_after_decision, promoted, restored,
+    KeptPromotion, LossReason, LostPromotion, is_same_version, left_after_decision, promoted,
+    restored, without_group,
 };
 use crate::config::plan::Plan;
 use crate::config::{Diagnostic, InvalidConfig};
@@ -208,7 +209,11 @@ impl KnownDecisions {
             }
             self.effect_on(&kept, (before, &old), plan, decided)
         });
-        effects.collect()
+        let retired = plan.retired.iter();
+        let unknown = retired.filter(|name| !self.definitions.contains_key(&***name));
+        let unknown =
+            unknown.map(|name| format!("`retired` names {name}, of which the store knows nothing"));
+        effects.chain(unknown).collect()
     }
 
     /// Says what a file makes of a promotion that does not stay in effect without its experiment.
@@ -273,6 +278,7 @@ impl KnownDecisions {
     pub fn apply(&self, plan: &Plan, now_ms: u64) -> DecidedPlan {
         let of_file = plan;
         let mut plan = of_file.clone();
+        let mut lost = Vec::new();
         plan.keep_schedules(now_ms);
         for experiment in plan.experiments.iter_mut() {
             let name = &*experiment.name;
@@ -287,12 +293,13 @@ impl KnownDecisions {
                 let has_left_ramp = decision.ramp.is_some() && self.has_left_ramp(of_file, name);
                 let position = decision.ramp.as_ref().filter(|_| !has_left_ramp);
                 decide(experiment, decision, position);
+                lost.extend(without_group(of_file, experiment, decision));
             }
         }
         let mut decided = DecidedPlan {
             plan,
             kept: Vec::new(),
-            lost: Vec::new(),
+            lost,
         };
         decided.keep_promotions(self);
         decided
@@ -340,7 +347,7 @@ impl DecidedPlan {
                 }
                 None => self.lost.push(LostPromotion {
                     promotion: kept,
-                    why: None,
+                    why: LossReason::NoUpstream,
                 }),
             }
         }
@@ -348,6 +355,11 @@ impl DecidedPlan {
             let of_file = self.plan.experiments.to_vec();
             let all: Vec<Experiment> = of_file.into_iter().chain(added).collect();
             self.plan.experiments = Experiments::from(all);
+        }
+        for kept in &mut self.kept {
+            if let Some(index) = self.plan.experiment_named(&kept.experiment) {
+                kept.except = self.plan.winner_is_not_for(index);
+            }
         }
     }
 }

@@ -26,6 +26,8 @@ pub struct KeptPromotion {
     pub at_ms: u64,
     /// The upstream of requests that match no experiment.
     pub default: String,
+    /// Which matching users may get something else: noun phrases.
+    pub except: Vec<String>,
 }
 
 /// A promotion that cannot stay in effect.
@@ -33,8 +35,19 @@ pub struct KeptPromotion {
 pub struct LostPromotion {
     /// The promotion.
     pub promotion: KeptPromotion,
-    /// What is wrong with the definition of its experiment; `None` if its upstream is not in the file.
-    pub why: Option<String>,
+    /// Why not.
+    pub why: LossReason,
+}
+
+/// Why a promotion cannot stay in effect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LossReason {
+    /// The upstream of its group is not in the file.
+    NoUpstream,
+    /// Its group is not in the experiment any more, which is in the file.
+    NoGroup,
+    /// The definition of its experiment cannot be read, because of this.
+    Unreadable(String),
 }
 
 /// Says whom it affects that an experiment leaves the file after a decision that has given all its users control, if they get
@@ -78,7 +91,7 @@ pub fn promoted(
         let why = first.map_or(String::new(), |it| format!("{}: {}", it.key, it.found));
         Some(Err(LostPromotion {
             promotion,
-            why: Some(why),
+            why: LossReason::Unreadable(why),
         }))
     };
     let counted = match config::restore_counted(&before.text) {
@@ -93,6 +106,7 @@ pub fn promoted(
                 by: decision.by.clone(),
                 at_ms: decision.at_ms,
                 default,
+                except: Vec::new(),
             };
             return lost(promotion, error);
         }
@@ -120,11 +134,36 @@ pub fn promoted(
         by: by.to_owned(),
         at_ms,
         default,
+        except: Vec::new(),
     };
     match config::restore(&before.text) {
         Ok(whole) => Some(Ok((kept, whole, group))),
         Err(error) => lost(kept, error),
     }
+}
+
+/// The promotion of a group that an experiment of the file does not have any more.
+pub fn without_group(
+    plan: &Plan,
+    experiment: &Experiment,
+    decision: &StandingDecision,
+) -> Option<LostPromotion> {
+    let promoted = decision.group.as_ref();
+    let group = promoted.filter(|_| decision.state == DecidedState::Promoted)?;
+    let promotion = KeptPromotion {
+        experiment: experiment.name.to_string(),
+        group: group.clone(),
+        upstream: None,
+        by: decision.by.clone(),
+        at_ms: decision.at_ms,
+        default: plan.upstream(plan.default).name.to_string(),
+        except: Vec::new(),
+    };
+    let is_gone = experiment.group_named(group).is_none();
+    is_gone.then_some(LostPromotion {
+        promotion,
+        why: LossReason::NoGroup,
+    })
 }
 
 /// An experiment of a definition, promoted, for this plan; `None` where the upstream of the group is gone.
@@ -204,9 +243,13 @@ impl KeptPromotion {
 
 impl fmt::Display for KeptPromotion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let except = match self.except.is_empty() {
+            true => String::new(),
+            false => format!(" (but not {})", self.except.join(", ")),
+        };
         write!(
             f,
-            "{}: not in the file; its promotion by {} stays in effect: matching users get {}, until `retired: [{}]` gives them what the file says otherwise (default: {})",
+            "{}: not in the file; its promotion by {} stays in effect: matching users get {}{except}, until `retired: [{}]` gives them what the file says otherwise (default: {})",
             self.experiment,
             self.by,
             self.version(),
@@ -227,15 +270,24 @@ impl LostPromotion {
         );
         let upstream = promotion.upstream.as_deref().unwrap_or_default();
         let (key, found, allowed) = match why {
-            None => (
-                "upstreams",
+            LossReason::NoUpstream => (
+                "upstreams".to_owned(),
                 format!(
                     "`{upstream}` is gone, and the promotion of `{name}` needs it: {by} promoted {group}, and the experiment has left the file, so all matching users get this upstream"
                 ),
                 format!("keep the upstream `{upstream}`, {then}"),
             ),
-            Some(why) => (
-                "experiments",
+            LossReason::NoGroup => (
+                format!("experiments.{name}.groups"),
+                format!(
+                    "`{group}` is gone, which {by} promoted: all matching users get its version, and would get control's"
+                ),
+                format!(
+                    "keep the name `{group}`, or say who gets which version: with `winner`, with another `salt`, which begins a new phase, or with `watershed rollback {name}` first"
+                ),
+            ),
+            LossReason::Unreadable(why) => (
+                "experiments".to_owned(),
                 format!(
                     "`{name}` has left the file after {by} promoted {group}, and what the store keeps of it cannot be read ({why})"
                 ),
@@ -245,7 +297,7 @@ impl LostPromotion {
         Diagnostic {
             file: file.map_or("routes.yaml".to_owned(), |it| it.display().to_string()),
             place: None,
-            key: key.to_owned(),
+            key,
             found,
             allowed,
             near: None,

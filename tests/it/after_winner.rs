@@ -335,6 +335,78 @@ fn file_without_the_promoted_upstream_is_refused() {
 }
 
 #[test]
+fn file_without_the_promoted_group_is_refused() {
+    for (_redis, site) in stores() {
+        let groups = |promoted: &str, more: &str| {
+            let experiment = format!(
+                "site: {{ match: /shop/**, groups: {{ control: {{ weight: 50, upstream: current }}, {promoted}: {{ weight: 50, upstream: next }} }}{more} }}"
+            );
+            site.routes(&experiment, "")
+        };
+        let mut proxy = Proxy::start(&groups("experiment", ""));
+        registered(&proxy, false);
+        promote(&proxy);
+        let names = "experiments.site.groups: `experiment` is gone, which ann promoted";
+        let said = load(&proxy, &groups("redesign", ""), 422);
+        assert!(said.contains(names), "{said}");
+        assert!(said.contains("watershed rollback site"), "{said}");
+        assert_eq!(seen(&proxy, "/shop/a"), all("n"), "the plan before stays");
+        proxy.kill();
+        // Also at a start, and by `check`.
+        let run = |command: &str| {
+            let done = Command::new(BINARY)
+                .args([command, "-c", proxy.file().to_str().unwrap()])
+                .output()
+                .unwrap();
+            let said = String::from_utf8_lossy(&done.stderr).into_owned();
+            assert_eq!(done.status.code(), Some(2), "{command}: {said}");
+            assert!(said.contains(names), "{command}: {said}");
+        };
+        run("check");
+        run("run");
+        // Whoever says who gets which version may use other names.
+        proxy.again(&groups("redesign", ", winner: redesign"));
+        assert_eq!(seen(&proxy, "/shop/a"), all("n"));
+        load(&proxy, &groups("redesign", ", salt: other"), 200);
+        let divided = seen(&proxy, "/shop/a");
+        assert!(divided.contains('c') && divided.contains('n'), "{divided}");
+    }
+}
+
+#[test]
+fn results_name_users_who_do_not_get_a_promoted_version() {
+    let site = Site::start("");
+    let held = SITE.replace("percent: 50", "percent: 50, holdback: 50%");
+    let proxy = Proxy::start(&site.routes(&held, "holdout: { share: 1% }"));
+    registered(&proxy, false);
+    promote(&proxy);
+    let blue = "blue: { control: current, experiment: next, percent: 50, match: /shop/blue/** }";
+    let said = load(&proxy, &site.routes(blue, "holdout: { share: 1% }"), 200);
+    let all = [
+        "users who are held back",
+        "users of the holdout",
+        "users whom blue serves before",
+    ];
+    let expected = format!("(but not {})", all.join(", "));
+    assert!(said.contains(&expected), "{said}");
+    until_stored(&proxy, |site| site["left_ms"].is_u64());
+    let ended = experiment(&proxy.results(), "site");
+    assert_eq!(ended["in_effect"], true);
+    assert_eq!(ended["in_effect_except"], serde_json::json!(all));
+    let page = Client::admin(proxy.admin).get("/admin/results/site", "Accept: text/html\r\n");
+    let page = page.text();
+    let words = "all matching users still get experiment, but not users who are held back, users of the holdout and users whom blue serves before.";
+    assert!(page.contains(words), "{page}");
+    // Nobody gets it where another experiment takes them all.
+    let whole = "blue: { control: current, experiment: next, winner: experiment }";
+    load(&proxy, &site.routes(whole, ""), 200);
+    let ended = experiment(&proxy.results(), "site");
+    assert_eq!(ended["in_effect"], false, "{ended}");
+    let said = load(&proxy, &site.routes(whole, "retired: [stie]"), 200);
+    assert!(said.contains("`retired` names stie, of which the store knows nothing"), "{said}");
+}
+
+#[test]
 fn retired_is_checked() {
     let site = Site::start("");
     let proxy = Proxy::start_how(&site.routes(SITE, ""), How::default());

@@ -189,6 +189,32 @@ fn names_of_upstreams_and_lost_schemes_are_reported() {
 }
 
 #[test]
+fn pages_with_a_base_a_refresh_or_compression_are_read_or_reported() {
+    let moved = "<base href='/moved/'><script src='a.js'></script>";
+    let one = version("current", "", moved);
+    let compressed = "Content-Encoding: gzip\r\n";
+    let other = version("next", compressed, "<script src='/lost.js'></script>");
+    let proxy = Proxy::start(&routes([&one, &other], "", ""));
+    let (_, document) = doctor(&proxy, "/shop", &["--visitors", "0"]);
+    has(&document, "missing_file", &["/moved/a.js"]);
+    has(&document, "compressed", &["/shop is compressed (gzip)"]);
+
+    let refreshing = Raw::start(|mut peer| {
+        let own = peer.stream.local_addr().unwrap();
+        while peer.request().is_some() {
+            let page = format!("<meta http-equiv=refresh content='0; url=http://{own}/x'>");
+            let length = page.len();
+            peer.say(format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{page}"
+            ));
+        }
+    });
+    let proxy = Proxy::start(&routes([&refreshing, &refreshing], "", ""));
+    let (_, document) = doctor(&proxy, "/shop", &["--visitors", "0"]);
+    has(&document, "upstream_name", &["/x, which is upstream"]);
+}
+
+#[test]
 fn schemes_that_are_lost_behind_tls_are_reported() {
     // One version takes every client for one without TLS; the other reads what the proxy says.
     let site = |reads_scheme: bool| {

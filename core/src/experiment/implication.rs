@@ -189,6 +189,16 @@ pub fn unreachable(experiments: &[Experiment]) -> Vec<(ExperimentIndex, Experime
     found
 }
 
+/// Returns the earlier experiments that may choose the upstream of a request of this one in its place.
+pub fn serve_before(
+    experiments: &[Experiment],
+    ExperimentIndex(index): ExperimentIndex,
+) -> impl Iterator<Item = &Experiment> {
+    let own = experiments[index].matcher.condition();
+    let earlier = experiments[..index].iter();
+    earlier.filter(move |it| it.chooses_upstream() && !excludes(it.matcher.condition(), own))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -20,6 +20,13 @@ use crate::store::buckets::Buckets;
 use crate::store::{EpochTotals, ExperimentTotals, GroupTotals};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Which matching users may get something else than the winner's version; nobody where there is no winner.
+pub fn in_effect_except(plan: &Plan, name: &str) -> Vec<String> {
+    let index = plan.experiment_named(name);
+    let index = index.filter(|it| plan.experiment(*it).winner.is_some());
+    index.map_or_else(Vec::new, |it| plan.winner_is_not_for(it))
+}
+
 /// The results of an experiment of the plan.
 pub fn result(plan: &Plan, evaluation: &Evaluation, view: View) -> ExperimentResult {
     let Evaluation {
@@ -41,6 +48,7 @@ pub fn result(plan: &Plan, evaluation: &Evaluation, view: View) -> ExperimentRes
         ended_at: ended_ms(experiment).and_then(rfc3339),
         decided: None,
         in_effect: winner.is_some(),
+        in_effect_except: in_effect_except(plan, &experiment.name),
         epochs: totals.epochs.iter().map(epoch_result).collect(),
         groups: group_results(plan, evaluation),
         ended_groups: ended_groups(evaluation),
@@ -235,6 +243,7 @@ pub fn ended(name: String, phase: u32, totals: &ExperimentTotals) -> ExperimentR
         ended_at: None,
         decided: None,
         in_effect: false,
+        in_effect_except: Vec::new(),
         epochs,
         groups,
         ended_groups: Vec::new(),

@@ -4,7 +4,7 @@ use crate::admin::clock::now_ms;
 use crate::admin::decisions::decide::status;
 use crate::admin::format::rfc3339;
 use crate::admin::results::evaluator::{self, Evaluator};
-use crate::admin::results::experiment::{ended, ended_phase, past_phase, result};
+use crate::admin::results::experiment::{ended, ended_phase, in_effect_except, past_phase, result};
 use crate::admin::results::history;
 use crate::admin::results::metric::{ONCE, View};
 use crate::admin::results::mirror;
@@ -223,8 +223,12 @@ impl<'a> PastExperiments<'a> {
         if let Some(index) = self.plan.experiment_named(name) {
             let kept = self.plan.experiment(index);
             shown.winner = kept.winner.map(|it| kept.groups[it.0].name.to_string());
-            shown.in_effect = true;
+            shown.in_effect = !self.plan.is_unreachable(index);
         }
+        shown.in_effect_except = match shown.in_effect {
+            true => in_effect_except(self.plan, name),
+            false => Vec::new(),
+        };
         Ok(shown)
     }
 }

@@ -168,6 +168,9 @@ pub struct ExperimentResult {
     pub ended_at: Option<String>,
     pub decided: Option<DecidedResult>,
     pub in_effect: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    pub in_effect_except: Vec<String>,
     pub epochs: Vec<EpochResult>,
     pub groups: Vec<GroupResult>,
     pub ended_groups: Vec<GroupResult>,

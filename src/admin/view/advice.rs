@@ -105,8 +105,13 @@ fn of_ended(experiment: &ExperimentResult, name: &str) -> String {
     if !experiment.in_effect {
         return "Nothing. The experiment is no longer in the file; its counts stay.".to_owned();
     }
+    let except = match &*experiment.in_effect_except {
+        [] => String::new(),
+        [all @ .., last] if !all.is_empty() => format!(", but not {} and {last}", all.join(", ")),
+        all => format!(", but not {}", all.join(", ")),
+    };
     format!(
-        "Nothing. The experiment is no longer in the file, and all matching users still get {name}. Do not end that with `retired: [{}]` before `default` or a route serves this version: these users would get the other one.",
+        "Nothing. The experiment is no longer in the file, and all matching users still get {name}{except}. Do not end that with `retired: [{}]` before `default` or a route serves this version: these users would get the other one.",
         experiment.name
     )
 }

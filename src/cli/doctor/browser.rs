@@ -4,7 +4,7 @@ use super::diagnosis::Problem;
 use super::html::PageAddress;
 use crate::cli::admin_client::respond_to;
 use anyhow::Context;
-use http::header::{ACCEPT, CONTENT_TYPE, COOKIE, HOST, LOCATION, REFERER, SET_COOKIE, USER_AGENT};
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, COOKIE, HOST, LOCATION, REFERER, SET_COOKIE, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use std::cell::Cell;
@@ -88,6 +88,12 @@ impl Seen {
         let mut types = self.all(&CONTENT_TYPE);
         let is_css = types.any(|it| it.to_ascii_lowercase().starts_with("text/css"));
         self.status.is_success() && (is_css || self.address.target().contains(".css"))
+    }
+
+    /// How it is compressed although the request asked for what is not, if it is.
+    pub fn compression(&self) -> Option<&str> {
+        let mut all = self.all(&CONTENT_ENCODING);
+        all.find(|it| !it.trim().eq_ignore_ascii_case("identity"))
     }
 
     /// Where it redirects to, if it does.
@@ -208,6 +214,8 @@ impl Browser {
     ) -> anyhow::Result<Seen> {
         let mut request = Request::get(address.target())
             .header(HOST, address.authority())
+            // What is compressed could not be read.
+            .header(ACCEPT_ENCODING, "identity")
             .header(
                 USER_AGENT,
                 concat!("watershed-doctor/", env!("CARGO_PKG_VERSION")),

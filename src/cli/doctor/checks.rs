@@ -34,6 +34,13 @@ pub fn check(site: &PageAddress, plan: Option<&Plan>, visits: &Visits, diagnosis
     for page in pages() {
         redirects(site, plan, page, diagnosis);
         names(site, plan, page, diagnosis);
+        if let Some(how) = page.compression() {
+            diagnosis.add(
+                "compressed",
+                format!("{} is compressed ({how}) although the request refuses that: its links and files were not checked", page.address),
+                "let the site respect Accept-Encoding: clients exist that cannot read this either",
+            );
+        }
     }
     caches(&visits.visitors, diagnosis);
 }

@@ -1,6 +1,6 @@
 //! The addresses in a page.
 
-use regex::bytes::Regex;
+use regex::bytes::{Captures, Regex};
 use std::sync::LazyLock;
 use url::{Position, Url};
 
@@ -12,6 +12,26 @@ pub struct PageAddress(Url);
 static LINKS: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(
         r#"(?is-u)<(script|link|img|source|form|a|iframe)\b[^>]*?\s(?:src|href|action)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'>]+))"#,
+    )
+    .expect("a sound expression")
+});
+
+#[expect(clippy::expect_used, reason = "the text is a constant, and tested")]
+static BASE: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(r#"(?is-u)<base\b[^>]*?\shref\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'>]+))"#)
+        .expect("a sound expression")
+});
+
+#[expect(clippy::expect_used, reason = "the text is a constant, and tested")]
+static META: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(r#"(?is-u)<meta\b(?:[^>"']|"[^"]*"|'[^']*')*>"#).expect("a sound expression")
+});
+
+/// What a `content` of `<meta http-equiv=refresh>` names.
+#[expect(clippy::expect_used, reason = "the text is a constant, and tested")]
+static REFRESH: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(
+        r#"(?is-u)\scontent\s*=\s*["']?\s*[\d.]+\s*[;,]\s*(?:url\s*=\s*)?(?:"([^"]*)"|'([^']*)'|([^"'>]+))"#,
     )
     .expect("a sound expression")
 });
@@ -99,20 +119,40 @@ impl std::fmt::Display for PageAddress {
     }
 }
 
-/// The links of a page.
+/// The links of a page, with those of `<base>` and `<meta http-equiv=refresh>`.
 pub fn links(page: &PageAddress, text: &str) -> Vec<PageLink> {
+    let link = |is_part: bool, address: PageAddress| PageLink { is_part, address };
+    // Of several the first one counts (HTML, 4.2.3).
+    let base = BASE.captures(text.as_bytes());
+    let base = base.and_then(|found| page.join(&address(&found, 1)?));
+    let from = base.as_ref().unwrap_or(page);
     let found = LINKS.captures_iter(text.as_bytes()).filter_map(|found| {
-        let value = (2..=4).find_map(|place| found.get(place))?.as_bytes();
-        let value = String::from_utf8_lossy(value);
         let parts = ["script", "link", "img", "source"];
-        Some(PageLink {
-            is_part: parts
-                .iter()
-                .any(|tag| found[1].eq_ignore_ascii_case(tag.as_bytes())),
-            address: page.join(&value.replace("&amp;", "&"))?,
-        })
+        let is_tag = |tag: &&str| found[1].eq_ignore_ascii_case(tag.as_bytes());
+        let is_part = parts.iter().any(is_tag);
+        Some(link(is_part, from.join(&address(&found, 2)?)?))
     });
-    found.collect()
+    let refreshes = META.find_iter(text.as_bytes()).filter_map(|tag| {
+        let found = REFRESH.captures(tag.as_bytes())?;
+        let is_refresh = contains_word(tag.as_bytes(), b"refresh");
+        Some(link(false, from.join(&address(&found, 1)?)?)).filter(|_| is_refresh)
+    });
+    let all: Vec<PageLink> = found.chain(refreshes).collect();
+    let base = base.map(|base| link(false, base));
+    base.into_iter().chain(all).collect()
+}
+
+/// The address in the first of the three groups from `first` that has one.
+fn address(found: &Captures<'_>, first: usize) -> Option<String> {
+    let mut groups = first..first + 3;
+    let value = groups.find_map(|place| found.get(place))?.as_bytes();
+    Some(String::from_utf8_lossy(value).replace("&amp;", "&"))
+}
+
+/// Whether a tag has this word, in any case.
+fn contains_word(tag: &[u8], word: &[u8]) -> bool {
+    tag.windows(word.len())
+        .any(|it| it.eq_ignore_ascii_case(word))
 }
 
 /// The files that a stylesheet needs.
@@ -202,5 +242,40 @@ mod tests {
             (false, "/pay"),
         ];
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn base_and_refresh_of_a_page_are_links() {
+        let page = PageAddress::of_site("http://a.test/b/").unwrap();
+        let check = |text: &str, expected: &[(bool, &str)]| {
+            let found = links(&page, text);
+            let found: Vec<_> = found
+                .iter()
+                .map(|it| (it.is_part, it.address.to_string()))
+                .collect();
+            let found: Vec<_> = found.iter().map(|(part, it)| (*part, &**it)).collect();
+            assert_eq!(found, expected, "{text}");
+        };
+        check(
+            "<base target=_top href='/v2/'><base href=/no/><script src=app.js></script>",
+            &[(false, "http://a.test/v2/"), (true, "http://a.test/v2/app.js")],
+        );
+        check(
+            "<base href=http://origin.test:81/><img src=/a.png>",
+            &[
+                (false, "http://origin.test:81/"),
+                (true, "http://origin.test:81/a.png"),
+            ],
+        );
+        check(
+            "<META HTTP-EQUIV=\"Refresh\" content=\"0; URL='http://b.test/?a=1&amp;b'\">",
+            &[(false, "http://b.test/?a=1&b")],
+        );
+        check(
+            "<meta content='5;url=next' http-equiv=refresh>",
+            &[(false, "http://a.test/b/next")],
+        );
+        check("<meta content=\"0; ../c\" http-equiv=refresh>", &[(false, "http://a.test/c")]);
+        check("<meta http-equiv=refresh content=30><meta name=x content='0; url=/no'>", &[]);
     }
 }
