@@ -189,7 +189,11 @@ impl Plan {
             true => format!("users of the later promotion of {}", it.name),
             false => format!("users whom {} serves before", it.name),
         });
-        held_back.into_iter().chain(held_out).chain(earlier).collect()
+        held_back
+            .into_iter()
+            .chain(held_out)
+            .chain(earlier)
+            .collect()
     }
 
     /// Returns the experiment at this index.

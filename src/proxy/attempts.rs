@@ -35,9 +35,9 @@ pub async fn acquire_and_send<C: ClientStream, H: HeadWriter>(
     exchange: &Exchange<'_>,
     (input, forwarded): (&[u8], &mut Vec<u8>),
     (mut body, received): (Option<&mut RequestBody>, &mut Vec<u8>),
-    head: &mut H,
+    (head, responding): (&mut H, &mut Option<Responding>),
     mut left: Pin<&mut impl Future<Output = ()>>,
-) -> Result<Responding, AttemptFailure> {
+) -> Result<(), AttemptFailure> {
     if let Some(code) = body.as_ref().and_then(|body| body.fault()) {
         return Err(AttemptFailure::of(code));
     }
@@ -71,7 +71,8 @@ pub async fn acquire_and_send<C: ClientStream, H: HeadWriter>(
         let failed = match send::attempt(client, stream, attempt, left.as_mut()).await {
             Ok(response) => {
                 target.count_fallback(exchange, client.worker());
-                return Ok(responding(exchange, &target, response, acquired.connection));
+                *responding = Some(responded(exchange, &target, response, acquired.connection));
+                return Ok(());
             }
             Err(failed) => failed,
         };
@@ -90,14 +91,15 @@ pub async fn acquire_and_send<C: ClientStream, H: HeadWriter>(
                 let from = (target.served_by(exchange), &connection.stream);
                 let kept = send::keep(client.worker(), exchange, from, received, head);
                 let kept = kept.map_err(AttemptFailure::of)?;
-                return Ok(responding(exchange, &target, kept, connection));
+                *responding = Some(responded(exchange, &target, kept, connection));
+                return Ok(());
             }
         }
     }
 }
 
 /// A response of an endpoint, which its upstream notes.
-fn responding(
+fn responded(
     exchange: &Exchange<'_>,
     target: &acquire::Target,
     response: RecordedResponse,

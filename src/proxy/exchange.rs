@@ -158,6 +158,16 @@ pub struct Responding {
     pub connection: Option<PooledConnection>,
 }
 
+impl Responding {
+    /// A response of watershed's own.
+    pub fn own(response: RecordedResponse) -> Responding {
+        Responding {
+            response,
+            connection: None,
+        }
+    }
+}
+
 /// The client's side of an exchange: it gives the request's body and takes interim responses.
 pub trait ClientStream: BodySource {
     /// The worker that serves the client.

@@ -2,9 +2,9 @@
 //! weight, a step or a decision has given its user another version.
 
 use crate::config::plan::{OtherVersion, Plan, RouteIndex};
-use crate::experiment::http_view::{HeaderView as _, RequestView as _};
+use crate::experiment::http_view::{FieldName, HeaderView as _, RequestView as _};
 use crate::experiment::identity;
-use crate::experiment::page_view::{PageRequest, is_of_part, referring_page};
+use crate::experiment::page_view::{FETCH_DEST, PageRequest, is_of_part, referring_page};
 use crate::experiment::resolve::{AssignedBy, Assignment};
 use crate::experiment::served_pages::{
     self, PAGES_COOKIE, PageDigest, ServedPage, ServedPages, SignedPages, VERSION_PARAMETER,
@@ -18,10 +18,9 @@ use crate::proxy::headers::edit::Edit;
 use crate::proxy::headers::plan_headers::PlanHeaders;
 use crate::proxy::snapshot::Snapshot;
 use http::Method;
-use http::header::{CONTENT_DISPOSITION, CONTENT_TYPE, HeaderName, LOCATION};
+use http::header::{CONTENT_DISPOSITION, CONTENT_TYPE, LOCATION};
 
-const FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
-const PURPOSE: HeaderName = HeaderName::from_static("sec-purpose");
+const PURPOSE: FieldName = FieldName::new("sec-purpose");
 
 /// A version, as a group of an experiment.
 type Version = (ExperimentIndex, GroupIndex);
@@ -208,8 +207,8 @@ impl OpenPages<'_> {
     fn is_left(&self) -> bool {
         let fields = self.request;
         // What is only fetched for later, and a frame of another site's page, is no page that is looked at.
-        let is_document = || fields.first(&FETCH_DEST).is_none_or(|to| to == b"document");
-        let is_ahead = || fields.first(&PURPOSE).is_some();
+        let is_document = || fields.field(FETCH_DEST).is_none_or(|to| to == b"document");
+        let is_ahead = || fields.field(PURPOSE).is_some();
         let is_get = self.request.has_method(&Method::GET);
         let opens = self.kind.opens && is_get && is_document() && !is_ahead();
         let is_version = self.latest().is_some_and(|it| it != VersionDigest::NONE);

@@ -227,7 +227,11 @@ fn decide<'b>(
     });
     let (mut assignment, route) = match (local, not_counted) {
         (Some(_), _) => (Assignment::default(), None),
-        (None, Some(NotCounted::Preflight)) => routed(plan, request, Assignment::default()),
+        (None, Some(NotCounted::Preflight)) => {
+            let mut assignment = Assignment::default();
+            let route = routed(plan, request, &mut assignment);
+            (assignment, route)
+        }
         _ => assign(plan, request, subject.as_ref(), forced),
     };
     let open_page = match local {
@@ -275,11 +279,11 @@ pub fn assign<'a>(
     forced: Option<&Override>,
 ) -> (Assignment, Option<RouteIndex>) {
     let experiments = &plan.experiments;
-    let assignment = match subject {
+    let mut assignment = match subject {
         Some(subject) => resolve::resolve(experiments, request, subject),
         None => resolve::unrecorded(experiments, request, forced),
     };
-    let (mut assignment, route) = routed(plan, request, assignment);
+    let route = routed(plan, request, &mut assignment);
     // `Referer` is the client's word, and a route that of the file: who answers by it stays so.
     let is_answered = route.is_some_and(|route| plan.route(route).names_answer);
     if assignment.chosen.is_none()
@@ -321,13 +325,13 @@ fn of_override<'a>(
 fn routed<'a>(
     plan: &Plan,
     request: impl RequestView<'a>,
-    mut assignment: Assignment,
-) -> (Assignment, Option<RouteIndex>) {
-    let mut route = None;
-    if assignment.chosen.is_none() && !plan.routes.is_empty() {
-        route = changes::find_route(plan, request, &mut assignment.varies_by);
+    assignment: &mut Assignment,
+) -> Option<RouteIndex> {
+    let is_open = assignment.chosen.is_none() && !plan.routes.is_empty();
+    match is_open {
+        true => changes::find_route(plan, request, &mut assignment.varies_by),
+        false => None,
     }
-    (assignment, route)
 }
 
 /// The segments of a user who is in a group of some experiment.
@@ -497,8 +501,8 @@ fn rest_of_body(
 }
 
 /// Runs the phases acquire, send, record and respond, or answers in the upstream's place. Reads the
-/// upstream's bytes into `received` and writes the client's head into `head`. `None` when the client
-/// has left, which resolves `left`, too.
+/// upstream's bytes into `received` and writes the client's head into `head`. `responding` gets the response: it is larger
+/// than what should be moved from phase to phase. `None` when the client has left, which resolves `left`, too.
 pub async fn exchange_with_upstream<C: ClientStream, H: HeadWriter>(
     client: &mut C,
     exchange: &Exchange<'_>,
@@ -506,29 +510,31 @@ pub async fn exchange_with_upstream<C: ClientStream, H: HeadWriter>(
     mut body: Option<&mut RequestBody>,
     (received, head): (&mut Vec<u8>, &mut H),
     left: Pin<&mut impl Future<Output = ()>>,
-) -> Option<Responding> {
+    responding: &mut Option<Responding>,
+) -> Option<()> {
     let sent = match exchange.local {
         None => {
             let to = (body.as_deref_mut(), &mut *received);
-            attempts::acquire_and_send(client, exchange, (input, forwarded), to, head, left).await
+            let out = (&mut *head, &mut *responding);
+            attempts::acquire_and_send(client, exchange, (input, forwarded), to, out, left).await
         }
         Some(LocalResponse::Refused(code)) => Err(AttemptFailure::of(code)),
         Some(local) => {
             let body = (exchange.inline_body(input), body.as_deref_mut());
             let response = local_response::answer(client, exchange, local, body, received, head);
-            return Some(Responding {
-                response: response.await?,
-                connection: None,
-            });
+            *responding = Some(Responding::own(response.await?));
+            return Some(());
         }
     };
     match sent {
-        Ok(responding) => {
-            if exchange.snapshot.has_mirrors {
+        Ok(()) => {
+            if exchange.snapshot.has_mirrors
+                && let Some(responding) = responding
+            {
                 let came = (&responding.response, &**received);
                 mirror::begin(client, exchange, input, came);
             }
-            Some(responding)
+            Some(())
         }
         Err(AttemptFailure::ClientLeft) => None,
         Err(AttemptFailure::Error(error)) => {
@@ -540,10 +546,8 @@ pub async fn exchange_with_upstream<C: ClientStream, H: HeadWriter>(
             let provenance = Provenance::own(unread);
             let worker = client.worker();
             let response = exchange.respond_error(worker, error.code, provenance, received, head);
-            Some(Responding {
-                response: response?,
-                connection: None,
-            })
+            *responding = Some(Responding::own(response?));
+            Some(())
         }
     }
 }

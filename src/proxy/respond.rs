@@ -21,7 +21,7 @@ use crate::proxy::snapshot::Worker;
 use http::header::STRICT_TRANSPORT_SECURITY;
 use http::{HeaderValue, Method, Version};
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// How a response came about.
 #[derive(Clone, Copy, Debug)]
@@ -65,9 +65,10 @@ impl Exchange<'_> {
         head: &mut impl HeadWriter,
     ) -> RecordedResponse {
         let at = Instant::now();
-        self.record(worker, &response, provenance, at);
+        let latency = at.saturating_duration_since(self.began);
+        self.record(worker, &response, provenance, (at, latency));
         let progress = &self.progress;
-        progress.responded(&self.snapshot, response.status, at);
+        progress.responded(&self.snapshot, response.status, latency);
         response.strip();
         let closes = self.closes || provenance.unread;
         self.complete(worker, response, provenance, (closes, at), head)
@@ -89,7 +90,8 @@ impl Exchange<'_> {
         received.extend_from_slice(&error_response::with_page(code, None, page));
         let response = self.parse_own(received)?;
         let at = Instant::now();
-        self.record(worker, &response, provenance, at);
+        let latency = at.saturating_duration_since(self.began);
+        self.record(worker, &response, provenance, (at, latency));
         self.responds_itself(&response, received, at, Some(code.token()));
         let closes = self.closes || code.blame() == Blame::Client || provenance.unread;
         let response = self.complete(worker, response, provenance, (closes, at), head);
@@ -107,11 +109,12 @@ impl Exchange<'_> {
     ) -> Option<RecordedResponse> {
         let response = self.parse_own(received)?;
         let at = Instant::now();
+        let latency = at.saturating_duration_since(self.began);
         let provenance = Provenance {
             is_changed: true,
             ..Provenance::own(unread)
         };
-        self.record(worker, &response, provenance, at);
+        self.record(worker, &response, provenance, (at, latency));
         self.responds_itself(&response, received, at, None);
         let closes = self.closes || unread;
         let response = self.complete(worker, response, provenance, (closes, at), head);
@@ -148,7 +151,9 @@ impl Exchange<'_> {
             _ => (received.len() - response.head_bytes) as u64,
         };
         let status = response.status;
-        self.progress.responded_itself(status, at, error, bytes);
+        let latency = at.saturating_duration_since(self.began);
+        self.progress
+            .responded_itself(status, latency, error, bytes);
     }
 
     fn parse_own<'r>(&self, received: &'r [u8]) -> Option<ResponseHead<'r>> {
@@ -169,7 +174,7 @@ impl Exchange<'_> {
         worker: &Worker,
         response: &ResponseHead<'_>,
         provenance: Provenance,
-        at: Instant,
+        (at, latency): (Instant, Duration),
     ) {
         let snapshot = &*self.snapshot;
         let metrics = &snapshot.plan.metrics;
@@ -189,8 +194,8 @@ impl Exchange<'_> {
         };
         let answered = Answered {
             now_ms: self.began_ms,
-            began: self.began,
             ended: at,
+            latency,
             visitor,
             units: self.units.as_deref(),
             assignment: &self.assignment,

@@ -186,6 +186,7 @@ const PURE: &[&str] = &[
     "proxy/h1/partial_head.rs",
     "proxy/h1/request_head.rs",
     "proxy/h1/response_head.rs",
+    "proxy/h1/sixteen_bytes.rs",
     "proxy/h2/hpack.rs",
     "proxy/h2/translate.rs",
     "proxy/headers/believed_client.rs",

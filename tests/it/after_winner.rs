@@ -403,7 +403,10 @@ fn results_name_users_who_do_not_get_a_promoted_version() {
     let ended = experiment(&proxy.results(), "site");
     assert_eq!(ended["in_effect"], false, "{ended}");
     let said = load(&proxy, &site.routes(whole, "retired: [stie]"), 200);
-    assert!(said.contains("`retired` names stie, of which the store knows nothing"), "{said}");
+    assert!(
+        said.contains("`retired` names stie, of which the store knows nothing"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! parameter loses only itself.
 
 use super::decimal::Decimal;
-use super::http_view::HeaderView;
+use super::http_view::{FieldName, HeaderView};
 use http::header::HeaderName;
 use smallvec::SmallVec;
 use std::borrow::Cow;
@@ -11,7 +11,9 @@ use std::fmt;
 use std::num::NonZeroU64;
 
 /// The header in which an upstream reports events; removed before the client sees it.
-pub const EVENT_HEADER: HeaderName = HeaderName::from_static("watershed-event");
+pub const EVENT_HEADER: HeaderName = HeaderName::from_static(EVENT_FIELD.text());
+/// The same name, for a quick look.
+pub const EVENT_FIELD: FieldName = FieldName::new("watershed-event");
 
 /// The most events that one response may report; further ones are lost and counted.
 pub const HEADER_EVENTS_MAX: usize = 1_000;

@@ -2,11 +2,14 @@
 
 use super::cookies;
 use super::normal_path::normal_path;
-use http::header::{COOKIE, HOST, HeaderName};
+use http::header::{COOKIE, HeaderName};
 use http::{HeaderMap, Method, request, response};
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::ops::Deref;
+
+/// `Host`.
+pub const HOST: FieldName = FieldName::new("host");
 
 /// Names of fields, as a set that tells quickly that a head has none of them.
 #[derive(Clone, Copy, Debug, Default)]
@@ -31,6 +34,33 @@ impl NameMarks {
     /// Whether a name may be in both.
     pub const fn meets(self, other: NameMarks) -> bool {
         self.0 & other.0 != 0
+    }
+}
+
+/// The name of a field that is asked for on every request, with what tells quickly that a head does not have it.
+#[derive(Clone, Copy, Debug)]
+pub struct FieldName {
+    text: &'static str,
+    marks: NameMarks,
+}
+
+impl FieldName {
+    /// A name, which must be in small letters.
+    pub const fn new(text: &'static str) -> FieldName {
+        FieldName {
+            text,
+            marks: NameMarks::of(text.as_bytes()),
+        }
+    }
+
+    /// The name, in small letters.
+    pub const fn text(self) -> &'static str {
+        self.text
+    }
+
+    /// Its mark.
+    pub const fn marks(self) -> NameMarks {
+        self.marks
     }
 }
 
@@ -65,6 +95,9 @@ pub trait HeaderView<'a>: Copy {
     fn first(self, name: &HeaderName) -> Option<&'a [u8]> {
         self.all(name).next()
     }
+
+    /// Returns the value of the first field with this name, which is known.
+    fn field(self, name: FieldName) -> Option<&'a [u8]>;
 }
 
 /// A request whose head lives for `'a`.
@@ -93,7 +126,7 @@ pub trait RequestView<'a>: Copy {
     /// from `Host`.
     fn host(self) -> &'a str {
         let host = self.target_host().unwrap_or_else(|| {
-            let named = self.fields().first(&HOST);
+            let named = self.fields().field(HOST);
             let named = named.and_then(|host| std::str::from_utf8(host).ok());
             without_port(named.unwrap_or_default())
         });
@@ -128,6 +161,10 @@ pub trait ResponseView<'a>: Copy {
 impl<'a> HeaderView<'a> for &'a HeaderMap {
     fn all(self, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
         self.get_all(name).into_iter().map(|value| value.as_bytes())
+    }
+
+    fn field(self, name: FieldName) -> Option<&'a [u8]> {
+        self.get(name.text).map(|value| value.as_bytes())
     }
 }
 

@@ -319,7 +319,7 @@ pub fn observe<'a>(
 ) -> Observed {
     let mut observed = Observed::default();
     let faults = &mut observed.faults;
-    let header = match answer.fields().first(&event::EVENT_HEADER).is_some() {
+    let header = match answer.fields().field(event::EVENT_FIELD).is_some() {
         true => event::lines(answer.fields()),
         false => None,
     };

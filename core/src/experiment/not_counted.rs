@@ -1,13 +1,14 @@
 //! Requests that are served but not counted, because nobody looks at what they bring or because they are
 //! not to be counted. PURE.
 
-use super::http_view::{HeaderView, NameMarks, RequestView};
+use super::http_view::{FieldName, HeaderView, NameMarks, RequestView};
 use super::identity::Visitor;
+use super::page_view::{FETCH_DEST, FETCH_MODE};
 use super::pattern::ValueTest;
 use super::robots::{ClientKind, Robots};
 use super::{ExperimentIndex, UpstreamIndex, UserId};
 use http::Method;
-use http::header::{ACCESS_CONTROL_REQUEST_METHOD, COOKIE, HeaderName, ORIGIN, USER_AGENT};
+use http::header::{ACCESS_CONTROL_REQUEST_METHOD, COOKIE, HeaderName, ORIGIN};
 use ipnet::IpNet;
 use smallvec::SmallVec;
 use std::collections::BTreeSet;
@@ -15,8 +16,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 const SEC_PURPOSE: HeaderName = HeaderName::from_static("sec-purpose");
-const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
-const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+const USER_AGENT: FieldName = FieldName::new("user-agent");
 /// What browsers sent before `Sec-Purpose`.
 const PURPOSE: HeaderName = HeaderName::from_static("purpose");
 const X_MOZ: HeaderName = HeaderName::from_static("x-moz");
@@ -24,7 +24,7 @@ const X_MOZ: HeaderName = HeaderName::from_static("x-moz");
 const PURPOSES: NameMarks = NameMarks::of(b"sec-purpose")
     .and(NameMarks::of(b"purpose"))
     .and(NameMarks::of(b"x-moz"))
-    .and(NameMarks::of(b"sec-fetch-dest"));
+    .and(FETCH_DEST.marks());
 
 /// Why a request is not counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -148,7 +148,7 @@ impl CountingRules {
             }
         }
         let robot = self.robots.as_ref().is_some_and(|rules| {
-            let user_agent = fields.first(&USER_AGENT);
+            let user_agent = fields.field(USER_AGENT);
             match user_agent.map(|user_agent| kind(rules, user_agent)) {
                 None | Some(ClientKind::Person) => false,
                 Some(ClientKind::PerhapsRobot) => !visitor.is_some_and(Visitor::is_configured),
@@ -228,12 +228,12 @@ pub fn by_kind<'a>(request: impl RequestView<'a>, has_id: bool) -> Option<NotCou
     if says_prefetch(&SEC_PURPOSE) || says_prefetch(&PURPOSE) || says_prefetch(&X_MOZ) {
         return Some(NotCounted::Prefetch);
     }
-    let destination = fields.first(&SEC_FETCH_DEST)?;
+    let destination = fields.field(FETCH_DEST)?;
     if destination.eq_ignore_ascii_case(b"manifest") {
         return Some(NotCounted::Manifest);
     }
     let is_anonymous = || {
-        let cors = || fields.first(&SEC_FETCH_MODE) == Some(b"cors");
+        let cors = || fields.field(FETCH_MODE) == Some(b"cors");
         // Pages and calls of scripts may bring the first cookie; a part of a page cannot keep one.
         let is_part = !matches!(
             destination,

@@ -1,15 +1,18 @@
 //! The page that a request belongs to: scripts, pictures, calls and forms follow the version of their page.
 
-use super::http_view::{HeaderView, RequestView, without_port};
+use super::http_view::{FieldName, HeaderView, RequestView, without_port};
 use super::normal_path::normal_path;
 use http::Method;
-use http::header::{ACCEPT, HeaderName, REFERER};
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-const FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
-const FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
-const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+const ACCEPT: FieldName = FieldName::new("accept");
+const REFERER: FieldName = FieldName::new("referer");
+/// What browsers say of a request: how its response is used.
+pub const FETCH_MODE: FieldName = FieldName::new("sec-fetch-mode");
+/// What the response becomes.
+pub const FETCH_DEST: FieldName = FieldName::new("sec-fetch-dest");
+const FETCH_SITE: FieldName = FieldName::new("sec-fetch-site");
 
 /// What browsers call frames.
 const FRAMES: [&[u8]; 5] = [b"iframe", b"frame", b"embed", b"object", b"fencedframe"];
@@ -28,7 +31,7 @@ impl<'a, R: RequestView<'a>> PageView<'a, R> {
     /// Returns the page of a request that is a part of a page of the same host, or a form or call of one;
     /// `None` for a page itself.
     pub fn of(request: R) -> Option<PageView<'a, R>> {
-        request.fields().first(&REFERER)?;
+        request.fields().field(REFERER)?;
         if is_page(request) {
             return None;
         }
@@ -54,11 +57,11 @@ fn is_safe<'a>(request: impl RequestView<'a>) -> bool {
 /// Whether the response becomes a page of its own in the browser: by a link, an address or a form.
 fn is_navigation<'a>(request: impl RequestView<'a>) -> bool {
     let fields = request.fields();
-    match fields.first(&FETCH_MODE) {
+    match fields.field(FETCH_MODE) {
         Some(mode) => mode == b"navigate",
         // Old browsers, and other clients.
         None => {
-            let accepts = fields.first(&ACCEPT).unwrap_or_default();
+            let accepts = fields.field(ACCEPT).unwrap_or_default();
             accepts
                 .windows(9)
                 .any(|it| it.eq_ignore_ascii_case(b"text/html"))
@@ -86,12 +89,12 @@ impl PageRequest {
     /// Reads the method, and what browsers say of their requests.
     pub fn of<'a>(request: impl RequestView<'a>) -> PageRequest {
         let fields = request.fields();
-        let site = fields.first(&FETCH_SITE);
+        let site = fields.field(FETCH_SITE);
         let is_same_site = site.is_none_or(|site| site == b"same-origin");
         // A frame is a part of the page around it, if that is of this site.
         let is_frame = || {
             fields
-                .first(&FETCH_DEST)
+                .field(FETCH_DEST)
                 .is_some_and(|to| FRAMES.contains(&to))
         };
         let navigates = is_navigation(request);
@@ -118,13 +121,13 @@ fn is_part(path: &str) -> bool {
 /// Whether a request is for what files of a page load: its `Referer` names such a file, or nothing, or it is for a font, which
 /// only stylesheets load.
 pub fn is_of_part<'a>(request: impl RequestView<'a>) -> bool {
-    let is_font = || request.fields().first(&FETCH_DEST) == Some(b"font");
+    let is_font = || request.fields().field(FETCH_DEST) == Some(b"font");
     referring_page(request).is_none_or(|(path, _)| is_part(path)) || is_font()
 }
 
 /// Returns the path and query of the page that a request names in `Referer`.
 pub fn referring_page<'a>(request: impl RequestView<'a>) -> Option<(&'a str, Option<&'a str>)> {
-    let referer = std::str::from_utf8(request.fields().first(&REFERER)?).ok()?;
+    let referer = std::str::from_utf8(request.fields().field(REFERER)?).ok()?;
     let (scheme, rest) = referer.split_once("://")?;
     if !["http", "https"]
         .iter()

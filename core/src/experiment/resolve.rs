@@ -513,6 +513,7 @@ pub fn membership(
 }
 
 /// Why a user who was in no group before is not admitted, whatever the hash says.
+#[inline]
 fn refused(
     experiments: &Experiments,
     index: ExperimentIndex,
@@ -529,6 +530,7 @@ fn refused(
     if admission.is_closed {
         return Some(OutsideReason::Closed);
     }
+    admission.layer.as_ref()?;
     // Who was in another experiment of the layer stays there, and there alone.
     first_of_layer(experiments, index, subject).map(|_| OutsideReason::Layer)
 }
@@ -552,6 +554,7 @@ fn first_of_layer(
 }
 
 /// The group of a user who may be admitted, by hash.
+#[inline]
 fn assigned(experiment: &Experiment, user: UserId<'_>) -> Membership {
     let (group, reason) = match &experiment.admission.layer {
         // The layer's slots are the traffic share.

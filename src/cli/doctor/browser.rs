@@ -4,7 +4,10 @@ use super::diagnosis::Problem;
 use super::html::PageAddress;
 use crate::cli::admin_client::respond_to;
 use anyhow::Context;
-use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, COOKIE, HOST, LOCATION, REFERER, SET_COOKIE, USER_AGENT};
+use http::header::{
+    ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, COOKIE, HOST, LOCATION, REFERER,
+    SET_COOKIE, USER_AGENT,
+};
 use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use std::cell::Cell;

@@ -258,7 +258,10 @@ mod tests {
         };
         check(
             "<base target=_top href='/v2/'><base href=/no/><script src=app.js></script>",
-            &[(false, "http://a.test/v2/"), (true, "http://a.test/v2/app.js")],
+            &[
+                (false, "http://a.test/v2/"),
+                (true, "http://a.test/v2/app.js"),
+            ],
         );
         check(
             "<base href=http://origin.test:81/><img src=/a.png>",
@@ -275,7 +278,13 @@ mod tests {
             "<meta content='5;url=next' http-equiv=refresh>",
             &[(false, "http://a.test/b/next")],
         );
-        check("<meta content=\"0; ../c\" http-equiv=refresh>", &[(false, "http://a.test/c")]);
-        check("<meta http-equiv=refresh content=30><meta name=x content='0; url=/no'>", &[]);
+        check(
+            "<meta content=\"0; ../c\" http-equiv=refresh>",
+            &[(false, "http://a.test/c")],
+        );
+        check(
+            "<meta http-equiv=refresh content=30><meta name=x content='0; url=/no'>",
+            &[],
+        );
     }
 }

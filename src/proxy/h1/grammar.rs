@@ -1,6 +1,7 @@
 //! The grammar of HTTP/1 heads and chunk lines (RFC 9110, 5; RFC 9112, 3 to 7), read strictly. PURE.
 
 use crate::proxy::error_response::ErrorCode;
+use crate::proxy::h1::sixteen_bytes;
 use memchr::memchr;
 use std::net::Ipv6Addr;
 
@@ -95,9 +96,21 @@ pub fn token_bytes(bytes: &[u8]) -> usize {
 #[inline(always)]
 pub fn name_bytes(bytes: &[u8]) -> (usize, bool) {
     let (mut place, mut odd) = (0, false);
+    // Names are letters and dashes, most of them: sixteen or eight at once, and what else there may be
+    // one by one.
+    while let Some((sixteen, _)) = bytes[place..].split_first_chunk::<16>() {
+        let Some(other) = sixteen_bytes::first_beside_letters_and_dashes(sixteen) else {
+            place += 16;
+            continue;
+        };
+        place += other;
+        if !TOKEN[usize::from(bytes[place])] {
+            return (place, odd);
+        }
+        odd |= is_odd(bytes[place]);
+        place += 1;
+    }
     while let Some((eight, _)) = bytes[place..].split_first_chunk::<8>() {
-        // Names are letters and dashes, most of them: eight at once, and what else there may be
-        // one by one.
         let others = HIGH & !letters_and_dashes(u64::from_le_bytes(*eight));
         if others == 0 {
             place += 8;
@@ -137,6 +150,17 @@ fn letters_and_dashes(eight: u64) -> u64 {
 /// How many bytes at the beginning are a value's: neither a control nor the end of the line.
 pub fn text_bytes(bytes: &[u8]) -> usize {
     let mut place = 0;
+    while let Some((sixteen, _)) = bytes[place..].split_first_chunk::<16>() {
+        let Some(control) = sixteen_bytes::first_control(sixteen) else {
+            place += 16;
+            continue;
+        };
+        place += control;
+        if bytes[place] != b'\t' {
+            return place;
+        }
+        place += 1;
+    }
     while let Some((eight, _)) = bytes[place..].split_first_chunk::<8>() {
         let eight = u64::from_le_bytes(*eight);
         // Byte by byte, the lowest one found is right: below 0x20, or 0x7f ("Bit Twiddling

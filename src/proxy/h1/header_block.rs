@@ -1,7 +1,7 @@
 //! The fields of a head, where they stand in what was read. PURE.
 
 use crate::experiment::cookies;
-use crate::experiment::http_view::{HeaderView, NameMarks};
+use crate::experiment::http_view::{FieldName, HeaderView, NameMarks};
 use crate::proxy::error_response::ErrorCode;
 use crate::proxy::h1::grammar;
 use bytes::Bytes;
@@ -348,6 +348,15 @@ impl<'a> HeaderBlock<'a> {
         self.marks.meets(NameMarks::of(name))
     }
 
+    /// The values of fields with this name, in small letters, that are passed on.
+    fn values(&self, name: &[u8]) -> impl Iterator<Item = &'a [u8]> {
+        let lines = self.lines.iter().filter(move |line| {
+            let is_same = line.has_length(name) && grammar::is_same_name(self.name(**line), name);
+            is_same && !line.goes
+        });
+        lines.map(|line| self.value(*line))
+    }
+
     fn name(&self, line: Line) -> &'a [u8] {
         &self.bytes[line.start as usize..line.name_end as usize]
     }
@@ -364,15 +373,17 @@ impl<'a> HeaderView<'a> for &HeaderBlock<'a> {
 
     fn all(self, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
         let name = name.as_str().as_bytes();
-        let lines = match self.may_have(name) {
-            true => &*self.lines,
-            false => &[],
-        };
-        let lines = lines.iter().filter(move |line| {
-            let is_same = line.has_length(name) && grammar::is_same_name(self.name(**line), name);
-            is_same && !line.goes
-        });
-        lines.map(|line| self.value(*line))
+        let may_have = self.may_have(name).then(|| self.values(name));
+        may_have.into_iter().flatten()
+    }
+
+    #[inline]
+    fn field(self, name: FieldName) -> Option<&'a [u8]> {
+        // Most heads have none.
+        match self.marks.meets(name.marks()) {
+            true => self.values(name.text().as_bytes()).next(),
+            false => None,
+        }
     }
 
     fn cookies(self, name: &str) -> impl Iterator<Item = &'a [u8]> {

@@ -9,3 +9,4 @@ pub mod relay;
 pub mod request_head;
 pub mod response_head;
 pub mod server;
+mod sixteen_bytes;

@@ -19,7 +19,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1Connection<'_, S> {
     pub(super) async fn relay(
         &mut self,
         (exchange, response): (&Exchange<'_>, &RecordedResponse),
-        (connection, mut body): (Option<PooledConnection>, Option<&mut RequestBody>),
+        (upstream, mut body): (&mut Option<PooledConnection>, Option<&mut RequestBody>),
         (mut out, mut received): (Vec<u8>, Vec<u8>),
         left: Pin<&mut impl Future<Output = ()>>,
     ) -> bool {
@@ -30,7 +30,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1Connection<'_, S> {
         }
         let copied = rest.copy(&mut received, &mut out);
         let given = self.write(exchange, &out).await;
-        let Some(mut connection) = connection else {
+        let Some(connection) = upstream else {
             if !given {
                 exchange.progress.ends(ResponseEnd::Left);
             }
@@ -55,7 +55,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1Connection<'_, S> {
                 exchange.progress.goes_on();
                 let mut watched = UnfinishedGuard::new(exchange.unfinished(self.worker));
                 let buffers = (&mut out, &mut received);
-                let upstream = (&mut connection, body.as_deref_mut());
+                let upstream = (&mut *connection, body.as_deref_mut());
                 let whole = self.stream(exchange, &mut rest, response, upstream, buffers, left);
                 let whole = whole.await;
                 if whole {
@@ -75,7 +75,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1Connection<'_, S> {
             }
         };
         let through = body.is_none_or(|body| body.is_through());
-        if whole && response.keeps && received.is_empty() && through {
+        if whole
+            && response.keeps
+            && received.is_empty()
+            && through
+            && let Some(connection) = upstream.take()
+        {
             connection.release(now.unwrap_or_else(Instant::now));
         }
         self.answered = now;

@@ -4,7 +4,9 @@
 //! reading here and another one at the upstream. [`crate::proxy::headers::forwarding`] writes it for
 //! the upstream.
 
-use crate::experiment::http_view::{HeaderView, NameMarks, RequestView, without_port};
+use crate::experiment::http_view::{
+    FieldName, HOST, HeaderView, NameMarks, RequestView, without_port,
+};
 use crate::experiment::identity;
 use crate::experiment::normal_path::normal_path;
 use crate::experiment::override_token::{OVERRIDE_COOKIE, OVERRIDE_HEADER};
@@ -16,7 +18,6 @@ use crate::proxy::h1::header_block::{self, HeaderBlock};
 use crate::proxy::headers::plan_headers::{OverrideToken, has_private_cookie};
 use crate::proxy::headers::reserved::ReservedNames;
 use http::Method;
-use http::header::HOST;
 use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::net::IpAddr;
@@ -154,6 +155,10 @@ impl<'a> HeaderView<'a> for &Request<'a> {
 
     fn all(self, name: &http::HeaderName) -> impl Iterator<Item = &'a [u8]> {
         self.lines.all(name)
+    }
+
+    fn field(self, name: FieldName) -> Option<&'a [u8]> {
+        (&self.lines).field(name)
     }
 
     fn cookies(self, name: &str) -> impl Iterator<Item = &'a [u8]> {
@@ -478,7 +483,7 @@ impl<'a> Request<'a> {
     /// The host that it asks, as it is written.
     pub fn host_text(&self) -> Option<&'a [u8]> {
         let authority = self.authority().map(str::as_bytes);
-        authority.or_else(|| self.lines.first(&HOST))
+        authority.or_else(|| (&self.lines).field(HOST))
     }
 }
 

@@ -1,7 +1,7 @@
 //! The head of an upstream's answer, read and written again for the client. PURE.
 
 use crate::config::plan::Limits;
-use crate::experiment::http_view::{HeaderView, ResponseView};
+use crate::experiment::http_view::{FieldName, HeaderView, ResponseView};
 use crate::proxy::error_response::ErrorCode;
 use crate::proxy::h1::grammar::{self, is_named};
 use crate::proxy::h1::header_block::{self, HeaderBlock, field};
@@ -346,6 +346,10 @@ impl<'a> ResponseView<'a> for &ResponseHead<'a> {
 impl<'a> HeaderView<'a> for &ResponseHead<'a> {
     fn all(self, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
         self.lines.all(name)
+    }
+
+    fn field(self, name: FieldName) -> Option<&'a [u8]> {
+        (&self.lines).field(name)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::proxy::client::{ClientInfo, Protocol};
 use crate::proxy::error_response::ErrorCode;
-use crate::proxy::exchange::{ClientStream, Exchange, RecordedResponse};
+use crate::proxy::exchange::{ClientStream, Exchange, RecordedResponse, Responding};
 use crate::proxy::h1::partial_head::PartialHead;
 use crate::proxy::observe::progress::ResponseEnd;
 use crate::proxy::pipeline::{self, Begun};
@@ -172,24 +172,26 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Http1Connection<'a, S> {
             let mut forwarded = Vec::new();
             let head_bytes_max = snapshot.plan.limits.head_bytes;
             let step = {
-                let begun = if input.is_empty() || !self.partial.is_news(&input, head_bytes_max) {
+                let mut begun = if input.is_empty() || !self.partial.is_news(&input, head_bytes_max)
+                {
                     Begun::Incomplete
                 } else {
                     forwarded = worker.buffers.take();
                     let client = (&self.client, self.requests);
                     pipeline::begin(worker, snapshot, client, &input, &mut forwarded)
                 };
-                match begun {
-                    Begun::Request(exchange, mut body) => {
+                // An exchange is large, and need not be moved again.
+                match &mut begun {
+                    Begun::Request(exchange, body) => {
                         self.in_head = false;
                         self.partial.reset();
                         let bytes = exchange.input_bytes;
                         let request = (&*input, &mut forwarded);
                         let body_ = body.as_deref_mut();
-                        let next = self.answer(&exchange, request, body_, left.as_mut()).await;
-                        Step::Answered(next, bytes, body)
+                        let next = self.answer(exchange, request, body_, left.as_mut()).await;
+                        Step::Answered(next, bytes, body.take())
                     }
-                    Begun::Invalid(code) => Step::Invalid(code),
+                    Begun::Invalid(code) => Step::Invalid(*code),
                     Begun::Incomplete => Step::Incomplete,
                 }
             };
@@ -244,29 +246,33 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Http1Connection<'a, S> {
     ) -> Next {
         let buffers = &self.worker.buffers;
         let (mut received, mut head) = (buffers.take(), buffers.take());
-        let responding = pipeline::exchange_with_upstream(
+        let mut responding = None;
+        let exchanged = pipeline::exchange_with_upstream(
             self,
             exchange,
             request,
             body.as_deref_mut(),
             (&mut received, &mut head),
             left.as_mut(),
+            &mut responding,
         );
-        let Some(responding) = responding.await else {
+        let (Some(()), Some(responding)) = (exchanged.await, &mut responding) else {
             return Next::ClientLeft;
         };
         self.requests += 1;
-        let response = responding.response;
-        let connection = match responding.connection {
-            Some(connection) if response.status == 101 => {
-                let bytes = (head, received);
-                return self.switch(exchange, response, connection, bytes).await;
-            }
-            connection => connection,
-        };
+        let Responding {
+            response,
+            connection,
+        } = responding;
+        if response.status == 101
+            && let Some(connection) = connection.take()
+        {
+            let bytes = (head, received);
+            return self.switch(exchange, response, connection, bytes).await;
+        }
         let upstream = (connection, body.as_deref_mut());
         let whole = self
-            .relay((exchange, &response), upstream, (head, received), left)
+            .relay((exchange, response), upstream, (head, received), left)
             .await;
         if let Some(body) = body {
             exchange.progress.received(body.bytes());
@@ -288,7 +294,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Http1Connection<'a, S> {
     async fn switch(
         &mut self,
         exchange: &Exchange<'_>,
-        response: RecordedResponse,
+        response: &RecordedResponse,
         connection: PooledConnection,
         (head, mut received): (Vec<u8>, Vec<u8>),
     ) -> Next {

@@ -195,18 +195,20 @@ async fn respond(
     let mut head = Response::new(());
     let reset = |context: &mut Context<'_>| responder.borrow_mut().poll_reset(context).map(drop);
     let left = pin!(std::future::poll_fn(reset));
-    let responding = pipeline::exchange_with_upstream(
+    let mut responding = None;
+    let exchanged = pipeline::exchange_with_upstream(
         &mut client,
         &exchange,
         (input, &mut forwarded),
         body.as_deref_mut(),
         (&mut received, &mut head),
         left,
+        &mut responding,
     );
-    let responding = responding.await;
+    let exchanged = exchanged.await;
     worker.buffers.give(forwarded);
     let mut switched = None;
-    match responding {
+    match responding.filter(|_| exchanged.is_some()) {
         None => {}
         Some(Responding {
             response,

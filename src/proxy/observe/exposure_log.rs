@@ -25,10 +25,10 @@ const NOBODY: &[u8] = b"-";
 pub struct Answered<'a> {
     /// When the request came, by the system's clock, in Unix milliseconds.
     pub now_ms: u64,
-    /// When the request came.
-    pub began: Instant,
     /// When the head of the answer came.
     pub ended: Instant,
+    /// How long that took.
+    pub latency: Duration,
     /// Who asked.
     pub visitor: &'a Visitor<'a>,
     /// What the request names besides the user.
@@ -54,7 +54,7 @@ pub fn answered(
     tasks::failpoint("request");
     let plan = &*snapshot.plan;
     let exposures = exposures(plan, &answered);
-    let latency = answered.ended.saturating_duration_since(answered.began);
+    let latency = answered.latency;
     let observations = with_harm(plan, &mut answered, latency);
     let of_user = |exposure: &Exposure| plan.experiment(exposure.experiment).unit.is_none();
     let nothing_of_user = observations.is_empty() && !exposures.iter().any(of_user);

@@ -89,8 +89,8 @@ impl Progress {
     }
 
     /// The head of the upstream's response is there.
-    pub fn responded(&self, snapshot: &Snapshot, status: u16, at: Instant) {
-        self.has_head(Outcome::Upstream(status), at);
+    pub fn responded(&self, snapshot: &Snapshot, status: u16, latency: Duration) {
+        self.has_head(Outcome::Upstream(status), latency);
         let traffic = snapshot.traffic(self.upstream.get());
         traffic.head.observe(self.head_us.get());
     }
@@ -100,18 +100,18 @@ impl Progress {
     pub fn responded_itself(
         &self,
         status: u16,
-        at: Instant,
+        latency: Duration,
         error: Option<&'static str>,
         bytes: u64,
     ) {
-        self.has_head(Outcome::Watershed(status), at);
+        self.has_head(Outcome::Watershed(status), latency);
         self.error.set(error);
         self.delivered(bytes);
     }
 
-    fn has_head(&self, outcome: Outcome, at: Instant) {
+    fn has_head(&self, outcome: Outcome, latency: Duration) {
         self.outcome.set(outcome);
-        self.head_us.set(whole_us(at - self.began));
+        self.head_us.set(whole_us(latency));
         self.goes_on.set(false);
     }
 
@@ -228,7 +228,8 @@ pub struct Summary {
 pub fn count_unreadable(worker: &Worker, protocol: HttpProtocol, code: ErrorCode) {
     let began = Instant::now();
     let progress = Progress::new(worker, protocol, began);
-    progress.has_head(Outcome::Watershed(code.status().as_u16()), began);
+    let outcome = Outcome::Watershed(code.status().as_u16());
+    progress.has_head(outcome, Duration::ZERO);
     progress.count(&worker.snapshot());
 }
 
