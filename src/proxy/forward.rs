@@ -64,7 +64,8 @@ pub fn write(
         .upstream
         .filter(|_| mark.is_some() || versions.isolates())
     {
-        (version_fields, plain_cookies) = request.for_version(versions, upstream, mark.as_deref());
+        let of = (upstream, mark.as_deref());
+        plain_cookies = request.for_version(versions, of, &mut version_fields);
     }
     let open_page = of.open_page;
     if let Some(token) = open_page.and_then(|page| page.token(of.snapshot, by)) {

@@ -103,43 +103,44 @@ pub fn begin<'b>(
     let written = decided.forward(from, with, (&mut request, inline_body), forwarded);
     let came = (input, inline);
     let body = rest_of_body(&snapshot, client, &request, came, decided.local, forwarded);
-    let exchange = Exchange {
-        worker,
-        path: (&request).path(),
-        has_body: request.body != Body::None,
-        method: request.method.clone(),
-        assignment: decided.assignment,
-        // What has come of a body that goes on is taken with its head.
-        input_bytes: body
-            .as_ref()
-            .map_or(request.head_bytes + inline, |_| input.len()),
-        visitor: decided.visitor,
-        units: decided.units,
-        segments: decided.segments,
-        uncounted: decided.uncounted,
-        cache: plan.cache.rules_of(&request),
-        began,
-        began_ms,
-        over_tls: decided.over_tls,
-        closes: request.closes || requests_before + 1 >= plan.limits.requests,
-        http_10: request.http_10,
-        upgrade: request.upgrade(),
-        takes_trailers: request.takes_trailers(),
-        deadline: plan.timeouts.total.map(|total| began + total),
-        head: decided.local.map(|_| Box::new(request)),
-        local: decided.local,
-        cookies: decided.cookies,
-        open_page: decided.open_page,
-        host_at: Cell::new(written.host_at.map(|at| (at, at))),
-        plain_cookies: RefCell::new(written.plain_cookies),
-        changes,
-        extras,
-        exposures: RefCell::default(),
-        mirrored: OnceCell::new(),
-        progress,
-        snapshot,
-    };
-    Begun::Request(exchange, body)
+    let input_bytes = input_bytes(&request, came, body.is_some());
+    // An exchange is large: it is made where it is needed.
+    Begun::Request(
+        Exchange {
+            worker,
+            path: (&request).path(),
+            has_body: request.body != Body::None,
+            method: request.method.clone(),
+            assignment: decided.assignment,
+            input_bytes,
+            visitor: decided.visitor,
+            units: decided.units,
+            segments: decided.segments,
+            uncounted: decided.uncounted,
+            cache: plan.cache.rules_of(&request),
+            began,
+            began_ms,
+            over_tls: decided.over_tls,
+            closes: request.closes || requests_before + 1 >= plan.limits.requests,
+            http_10: request.http_10,
+            upgrade: request.upgrade(),
+            takes_trailers: request.takes_trailers(),
+            deadline: plan.timeouts.total.map(|total| began + total),
+            head: decided.local.map(|_| Box::new(request)),
+            local: decided.local,
+            cookies: decided.cookies,
+            open_page: decided.open_page,
+            host_at: Cell::new(written.host_at.map(|at| (at, at))),
+            plain_cookies: RefCell::new(written.plain_cookies),
+            changes,
+            extras,
+            exposures: RefCell::default(),
+            mirrored: OnceCell::new(),
+            progress,
+            snapshot,
+        },
+        body,
+    )
 }
 
 /// What the phases admit, identify and assign have found.
@@ -466,6 +467,14 @@ fn inline_bytes(request: &Request<'_>, input: &[u8]) -> usize {
             length as usize
         }
         _ => 0,
+    }
+}
+
+/// How many bytes of the input belong to the request. What has come of a body that goes on is taken with its head.
+fn input_bytes(request: &Request<'_>, (input, inline): (&[u8], usize), goes_on: bool) -> usize {
+    match goes_on {
+        true => input.len(),
+        false => request.head_bytes + inline,
     }
 }
 

@@ -148,6 +148,7 @@ fn letters_and_dashes(eight: u64) -> u64 {
 }
 
 /// How many bytes at the beginning are a value's: neither a control nor the end of the line.
+#[inline(always)]
 pub fn text_bytes(bytes: &[u8]) -> usize {
     let mut place = 0;
     while let Some((sixteen, _)) = bytes[place..].split_first_chunk::<16>() {
@@ -191,6 +192,11 @@ pub fn is_named<const N: usize>(name: &[u8], known: &[u8; N]) -> bool {
         let differs = name.iter().zip(known);
         differs.fold(0, |differs, (a, b)| differs | ((a | 0x20) ^ b)) == 0
     })
+}
+
+/// Whether a name begins with this, which is written in lower case letters and dashes.
+pub fn begins<const N: usize>(name: &[u8], with: &[u8; N]) -> bool {
+    name.get(..N).is_some_and(|begin| is_named(begin, with))
 }
 
 /// Whether two names of one length are the same in any case; `known` is in small letters.

@@ -59,6 +59,8 @@ struct Line {
     end: u32,
     /// Not passed on.
     goes: bool,
+    /// For this connection or for watershed alone: read, and not passed on.
+    is_own: bool,
     /// Written as it would be written here: copied as it stands.
     canonical: bool,
     /// Its name has a character other than letters, digits and dashes.
@@ -150,6 +152,7 @@ fn next(bytes: &[u8], start: usize) -> Result<Option<Next>, ErrorCode> {
         value_end: (text_start + value_end) as u32,
         end: end as u32,
         goes: false,
+        is_own: false,
         canonical,
         odd,
     })))
@@ -257,6 +260,18 @@ impl<'a> HeaderBlock<'a> {
     /// The one at this place is not passed on.
     pub fn take(&mut self, place: usize) {
         self.lines[place].goes = true;
+    }
+
+    /// The one at this place is read, and not passed on behind [`HeaderBlock::take_own`].
+    pub fn keep(&mut self, place: usize) {
+        self.lines[place].is_own = true;
+    }
+
+    /// Those that were kept are not passed on.
+    pub fn take_own(&mut self) {
+        self.lines
+            .iter_mut()
+            .for_each(|line| line.goes |= line.is_own);
     }
 
     /// Those of this name are not passed on.

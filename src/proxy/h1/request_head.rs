@@ -13,7 +13,7 @@ use crate::experiment::override_token::{OVERRIDE_COOKIE, OVERRIDE_HEADER};
 use crate::experiment::served_pages::VERSION_HEADER;
 use crate::proxy::error_response::ErrorCode;
 use crate::proxy::h1::framing::Bounds;
-use crate::proxy::h1::grammar::{self, is_named};
+use crate::proxy::h1::grammar::{self, begins, is_named};
 use crate::proxy::h1::header_block::{self, HeaderBlock};
 use crate::proxy::headers::plan_headers::{OverrideToken, has_private_cookie};
 use crate::proxy::headers::reserved::ReservedNames;
@@ -157,6 +157,7 @@ impl<'a> HeaderView<'a> for &Request<'a> {
         self.lines.all(name)
     }
 
+    #[inline]
     fn field(self, name: FieldName) -> Option<&'a [u8]> {
         (&self.lines).field(name)
     }
@@ -498,10 +499,6 @@ fn forwards(value: &[u8]) -> Option<u32> {
         _ => None,
     };
     value.iter().fold((!value.is_empty()).then_some(0), digit)
-}
-
-fn begins<const N: usize>(name: &[u8], with: &[u8; N]) -> bool {
-    name.get(..N).is_some_and(|begin| is_named(begin, with))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use crate::config::plan::Limits;
 use crate::experiment::http_view::{FieldName, HeaderView, ResponseView};
 use crate::proxy::error_response::ErrorCode;
-use crate::proxy::h1::grammar::{self, is_named};
+use crate::proxy::h1::grammar::{self, begins, is_named};
 use crate::proxy::h1::header_block::{self, HeaderBlock, field};
 use crate::proxy::headers::edit::Edit;
 use http::header::{CONNECTION, DATE, HeaderName, HeaderValue, TRAILER};
@@ -79,6 +79,8 @@ pub struct ResponseHead<'a> {
     pub status: u16,
     /// The protocol that it changes to.
     chosen: Option<&'a [u8]>,
+    /// Whether `Connection` lists other fields.
+    lists: bool,
     /// What it says after the version, with the end of the line.
     said: &'a [u8],
     lines: HeaderBlock<'a>,
@@ -143,6 +145,7 @@ pub fn read(
     }
     let mut answer = ResponseHead {
         chosen: None,
+        lists: false,
         status,
         said: &line[b"HTTP/1.1 ".len()..],
         lines,
@@ -223,13 +226,23 @@ impl<'a> ResponseHead<'a> {
                         return Err(ErrorCode::Unsound);
                     }
                     chunked = true;
+                    self.lines.keep(place);
                 }
                 10 if is_named(name, b"connection") => {
-                    let mut options = value.split(|&byte| byte == b',');
-                    let close = |option: &[u8]| option.trim_ascii().eq_ignore_ascii_case(b"close");
-                    self.keeps &= !options.any(close);
+                    self.connection(value);
+                    self.lines.keep(place);
                 }
-                10 if is_named(name, b"keep-alive") => self.idle_for = idle_for(value),
+                10 if is_named(name, b"keep-alive") => {
+                    self.idle_for = idle_for(value);
+                    self.lines.keep(place);
+                }
+                2 if is_named(name, b"te") => self.lines.keep(place),
+                7 if is_named(name, b"upgrade") => {
+                    self.chosen = self.chosen.or(Some(value));
+                    self.lines.keep(place);
+                }
+                16 if is_named(name, b"proxy-connection") => self.lines.keep(place),
+                10.. if begins(name, b"watershed-") => self.lines.keep(place),
                 12 if is_named(name, b"content-type") => {
                     self.is_of_events = is_of_events(value);
                 }
@@ -251,40 +264,40 @@ impl<'a> ResponseHead<'a> {
         Ok(())
     }
 
-    /// Takes out what is not for the client (`Watershed-Event` among it), and what only this
-    /// connection needed.
-    pub fn strip(&mut self) {
-        for place in 0..self.lines.len() {
-            let (name, value) = self.lines.at(place);
-            let goes = match name.len() {
-                2 => is_named(name, b"te"),
-                7 if is_named(name, b"upgrade") => {
-                    self.chosen = self.chosen.or(Some(value));
-                    true
-                }
-                10 if is_named(name, b"connection") => {
-                    self.take_listed(value);
-                    true
-                }
-                10 => is_named(name, b"keep-alive"),
-                16 => is_named(name, b"proxy-connection"),
-                17 => is_named(name, b"transfer-encoding"),
-                _ => false,
-            };
-            let ours = name.len() >= 10 && is_named(&name[..10], b"watershed-");
-            if goes || ours {
-                self.lines.take(place);
+    /// What a line of `Connection` says.
+    fn connection(&mut self, value: &[u8]) {
+        for option in value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
+            if option.eq_ignore_ascii_case(b"close") {
+                self.keeps = false;
+            } else {
+                self.lists |= !option.eq_ignore_ascii_case(b"keep-alive");
             }
         }
     }
 
-    fn take_listed(&mut self, value: &[u8]) {
-        for option in value.split(|&byte| byte == b',') {
-            let option = option.trim_ascii();
-            // It must not be used to take out what frames the body.
-            if !option.eq_ignore_ascii_case(b"content-length") {
-                self.lines
-                    .take_all(|name| name.eq_ignore_ascii_case(option));
+    /// Takes out what is not for the client (`Watershed-Event` among it), and what only this
+    /// connection needed.
+    pub fn strip(&mut self) {
+        if self.lists {
+            self.take_listed();
+        }
+        self.lines.take_own();
+    }
+
+    /// Takes the fields that `Connection` lists (RFC 9110, 7.6.1).
+    fn take_listed(&mut self) {
+        for place in 0..self.lines.len() {
+            let (name, value) = self.lines.at(place);
+            if name.len() != 10 || !is_named(name, b"connection") {
+                continue;
+            }
+            for option in value.split(|&byte| byte == b',') {
+                let option = option.trim_ascii();
+                // It must not be used to take out what frames the body.
+                if !option.eq_ignore_ascii_case(b"content-length") {
+                    self.lines
+                        .take_all(|name| name.eq_ignore_ascii_case(option));
+                }
             }
         }
     }
@@ -348,6 +361,7 @@ impl<'a> HeaderView<'a> for &ResponseHead<'a> {
         self.lines.all(name)
     }
 
+    #[inline]
     fn field(self, name: FieldName) -> Option<&'a [u8]> {
         (&self.lines).field(name)
     }

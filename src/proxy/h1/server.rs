@@ -63,6 +63,8 @@ pub struct Http1Connection<'a, S> {
     in_head: bool,
     /// The process stops, and this connection may still begin a request for a while.
     draining: bool,
+    /// The task is woken when the process stops.
+    hears_stop: bool,
 }
 
 /// What is left when a connection is served no longer.
@@ -149,6 +151,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Http1Connection<'a, S> {
             client: Rc::new(ClientInfo::new(address, Protocol::Http1, secure)),
             in_head: false,
             draining: false,
+            hears_stop: false,
         }
     }
 
@@ -360,7 +363,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Http1Connection<'a, S> {
             }
             if !waiting {
                 waiting = true;
-                let _ = stopped.as_mut().poll(context);
+                // What has been polled once goes on to wake the task.
+                if !std::mem::replace(&mut self.hears_stop, true) {
+                    let _ = stopped.as_mut().poll(context);
+                }
                 let now = self.answered.take().unwrap_or_else(Instant::now);
                 self.timer.begin(context, now, within);
                 return Poll::Pending;

@@ -55,6 +55,8 @@ impl CacheHeaders {
     }
 }
 
+const PRIVATE: HeaderValue = HeaderValue::from_static("private");
+
 /// Completes an answer: with a `personal` one, which sets a visitor's cookie or shows a version by
 /// a token, no shared cache may do anything.
 pub fn finish(
@@ -160,10 +162,7 @@ fn private(headers: &mut impl Edit) {
     kept.extend_from_slice(b"private");
     // Parts of header values make a header value.
     let value = HeaderValue::from_bytes(&kept);
-    headers.insert(
-        CACHE_CONTROL,
-        value.unwrap_or(HeaderValue::from_static("private")),
-    );
+    headers.insert(CACHE_CONTROL, value.unwrap_or(PRIVATE));
 }
 
 fn is_for_some_caches(name: &str) -> bool {

@@ -9,12 +9,13 @@ use crate::experiment::message_edits::HeaderEdits;
 use crate::experiment::override_token::OVERRIDE_COOKIE;
 use crate::experiment::resolve::Assignment;
 use crate::proxy::client::{ClientInfo, Protocol};
+use crate::proxy::h1::grammar;
 use crate::proxy::h1::header_block::{field, named};
 use crate::proxy::h1::request_head::{RareFields, Request};
 use crate::proxy::headers::hop_by_hop;
 use crate::proxy::headers::isolated_cookies::PlainCookies;
 use crate::proxy::headers::plan_headers::{PlanHeaders, is_private_name};
-use crate::proxy::headers::version_headers::{VersionFields, VersionHeaders, VersionRequest};
+use crate::proxy::headers::version_headers::{VersionFields, VersionHeaders};
 use crate::proxy::headers::version_mark::VersionMark;
 use crate::proxy::observe::trace_context::{
     Correlation, PARENT_BYTES, REQUEST_ID, TRACEPARENT, TRACESTATE, TraceParent,
@@ -152,27 +153,23 @@ impl Request<'_> {
         added
     }
 
-    /// Takes out what is meant for other versions than that of this upstream, and returns what it gets
-    /// instead, with the names of isolated cookies that came without a mark.
+    /// Takes out what is meant for other versions than that of this upstream, and adds what it gets instead to `fields`.
+    /// Returns the names of isolated cookies that came without a mark.
     pub fn for_version(
         &mut self,
         versions: &VersionHeaders,
-        upstream: UpstreamIndex,
-        mark: Option<&VersionMark>,
-    ) -> (VersionFields, PlainCookies) {
+        (upstream, mark): (UpstreamIndex, Option<&VersionMark>),
+        fields: &mut VersionFields,
+    ) -> PlainCookies {
         let lines = &mut self.lines;
-        let VersionRequest {
-            mut fields,
-            has_own_names,
-            plain,
-        } = versions.of_request(upstream, mark, lines);
+        let (plain, has_own_names) = versions.of_request(upstream, mark, lines, fields);
         if has_own_names {
             // Some are for watershed alone.
             let cookies = fields.iter_mut().filter(|(name, _)| *name == COOKIE);
             cookies.for_each(|(_, line)| *line = public_cookies(line));
         }
         fields.retain(|(_, value)| !value.is_empty());
-        (fields, plain)
+        plain
     }
 
     /// Removes what is written here instead.
@@ -278,10 +275,9 @@ pub fn public_query(query: &str) -> String {
 
 /// Writes the user's ID, unless it cannot stand in a field, and groups.
 fn write_user(out: &mut Vec<u8>, with: &Forwarding<'_>) {
-    let is_text = |&byte: &u8| (byte >= b' ' || byte == b'\t') && byte != 0x7f;
     if let Some(visitor) = with.visitor
         && let user = visitor.user().as_bytes()
-        && user.iter().all(is_text)
+        && grammar::text_bytes(user) == user.len()
     {
         named(out, b"watershed-user: ", user);
     }

@@ -17,11 +17,15 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 
 /// `Via` for a message that came in this version.
 pub fn via(version: Version) -> HeaderValue {
-    HeaderValue::from_static(match version {
-        Version::HTTP_10 => "1.0 watershed",
-        Version::HTTP_2 => "2 watershed",
-        _ => "1.1 watershed",
-    })
+    // Constants are checked when the program is built, and not for each message.
+    const OF_HTTP_10: HeaderValue = HeaderValue::from_static("1.0 watershed");
+    const OF_HTTP_11: HeaderValue = HeaderValue::from_static("1.1 watershed");
+    const OF_HTTP_2: HeaderValue = HeaderValue::from_static("2 watershed");
+    match version {
+        Version::HTTP_10 => OF_HTTP_10,
+        Version::HTTP_2 => OF_HTTP_2,
+        _ => OF_HTTP_11,
+    }
 }
 
 /// RFC 7239, 4: `for=…;host=…;proto=…`.

@@ -58,23 +58,34 @@ pub struct SeenCookies {
 }
 
 /// A cookie that a version may see.
+#[derive(Clone, Copy)]
 struct Visible<'a> {
-    /// The prefix of its name that browsers check.
-    prefix: &'a [u8],
-    /// The rest of its name, and what follows it.
-    text: &'a [u8],
+    /// Name and value, as they came.
+    pair: &'a [u8],
+    /// How long the prefix of its name is that browsers check.
+    prefix_bytes: u8,
+    /// How long the mark of the version is that follows; 0 where it came without.
+    mark_bytes: u8,
     /// How long the rest of its name is.
-    name_bytes: usize,
-    /// Whether it came with the mark of the version.
-    is_own: bool,
+    name_bytes: u32,
 }
 
-impl Visible<'_> {
-    /// Whether this is the same cookie as another one.
-    fn is_like(&self, other: &Visible<'_>) -> bool {
-        self.name_bytes == other.name_bytes
-            && self.text[..self.name_bytes] == other.text[..self.name_bytes]
-            && self.prefix == other.prefix
+impl<'a> Visible<'a> {
+    /// Whether it came with the mark of the version.
+    fn is_own(&self) -> bool {
+        self.mark_bytes > 0
+    }
+
+    /// The prefix, and what follows the mark.
+    fn parts(&self) -> (&'a [u8], &'a [u8]) {
+        let (prefix, rest) = self.pair.split_at(usize::from(self.prefix_bytes));
+        (prefix, &rest[usize::from(self.mark_bytes)..])
+    }
+
+    /// Its name, in two parts.
+    fn name(&self) -> CookieName<'a> {
+        let (prefix, rest) = self.parts();
+        (prefix, &rest[..self.name_bytes as usize])
     }
 }
 
@@ -91,10 +102,10 @@ pub fn seen(
         let full = pair[..equals].trim_ascii_end();
         let (prefix, rest) = bare(full);
         let mut cookie = Visible {
-            prefix,
-            text: &pair[prefix.len()..],
-            name_bytes: rest.len(),
-            is_own: false,
+            pair,
+            prefix_bytes: prefix.len() as u8,
+            mark_bytes: 0,
+            name_bytes: rest.len() as u32,
         };
         bytes += pair.len() + 2;
         // Marks and watershed's own names begin with it.
@@ -111,13 +122,13 @@ pub fn seen(
                 if is_unchecked || !isolates(isolation, (prefix, rest)) {
                     return;
                 }
-                cookie.text = &cookie.text[MARK_BYTES..];
-                (cookie.name_bytes, cookie.is_own) = (rest.len(), true);
-            } else {
-                seen.has_own_names |= rest.starts_with(OWN_NAMES);
+                cookie.mark_bytes = MARK_BYTES as u8;
+                cookie.name_bytes = rest.len() as u32;
+                return visible.push(cookie);
             }
+            seen.has_own_names |= rest.starts_with(OWN_NAMES);
         }
-        if !cookie.is_own && isolates(isolation, (prefix, rest)) {
+        if isolates(isolation, (prefix, rest)) {
             seen.plain.extend_from_slice(full);
             seen.plain.push(b';');
         }
@@ -126,20 +137,26 @@ pub fn seen(
     if !has_marked {
         return seen;
     }
-    let is_replaced = |cookie: &Visible<'_>| {
-        let mut own = visible.iter().filter(|it| it.is_own);
-        !cookie.is_own && own.any(|own| own.is_like(cookie))
-    };
+    if !seen.plain.is_empty() {
+        // One from before the version has set its own is not seen any more.
+        let own: SmallVec<[CookieName<'_>; 8]> = visible
+            .iter()
+            .filter(|it| it.is_own())
+            .map(Visible::name)
+            .collect();
+        visible.retain(|it| it.is_own() || !own.contains(&it.name()));
+    }
     let mut line = Vec::with_capacity(bytes);
-    // One from before the version has set its own is not seen any more.
-    for cookie in visible.iter().filter(|cookie| !is_replaced(cookie)) {
+    for cookie in &visible {
         if !line.is_empty() {
             line.extend_from_slice(b"; ");
         }
-        if !cookie.prefix.is_empty() {
-            line.extend_from_slice(cookie.prefix);
+        let (prefix, rest) = cookie.parts();
+        match cookie.is_own() {
+            false => line.extend_from_slice(cookie.pair),
+            true if prefix.is_empty() => line.extend_from_slice(rest),
+            true => line.extend([prefix, rest].into_iter().flatten()),
         }
-        line.extend_from_slice(cookie.text);
     }
     seen.line = Some(line);
     seen

@@ -29,17 +29,6 @@ pub struct VersionHeaders {
 /// Fields that a request gets in the place of its own.
 pub type VersionFields = SmallVec<[(HeaderName, Vec<u8>); 4]>;
 
-/// What a request for a version gets.
-#[derive(Debug, Default)]
-pub struct VersionRequest {
-    /// Fields in the place of its own.
-    pub fields: VersionFields,
-    /// Whether a `Cookie` of these may have cookies of watershed itself.
-    pub has_own_names: bool,
-    /// What came without a mark.
-    pub plain: PlainCookies,
-}
-
 impl VersionHeaders {
     /// Those of a plan.
     pub fn new(plan: &Plan) -> VersionHeaders {
@@ -78,28 +67,29 @@ impl VersionHeaders {
         !self.isolation.is_empty()
     }
 
-    /// Takes out of a request for this upstream what is meant for another version, and returns what it
-    /// gets instead. `mark` is that of ETags, where they have one.
+    /// Takes out of a request for this upstream what is meant for another version, and adds what it gets instead to
+    /// `fields`. `mark` is that of ETags, where they have one. Returns the names of cookies that came without a mark, and
+    /// whether a `Cookie` among the fields may have cookies of watershed itself.
     pub fn of_request(
         &self,
         upstream: UpstreamIndex,
         mark: Option<&VersionMark>,
         lines: &mut HeaderBlock<'_>,
-    ) -> VersionRequest {
-        let mut found = VersionRequest::default();
+        fields: &mut VersionFields,
+    ) -> (PlainCookies, bool) {
         if let Some(mark) = mark {
-            conditions(mark, lines, &mut found.fields);
+            conditions(mark, lines, fields);
         }
-        if let Some(isolation) = self.isolation(upstream) {
-            let seen = isolated_cookies::seen(lines, self.mark(upstream), isolation);
-            found.plain = seen.plain;
-            if let Some(line) = seen.line {
-                lines.take_named(&COOKIE);
-                found.has_own_names = seen.has_own_names;
-                found.fields.push((COOKIE, line));
-            }
-        }
-        found
+        let Some(isolation) = self.isolation(upstream) else {
+            return (PlainCookies::new(), false);
+        };
+        let seen = isolated_cookies::seen(lines, self.mark(upstream), isolation);
+        let Some(line) = seen.line else {
+            return (seen.plain, false);
+        };
+        lines.take_named(&COOKIE);
+        fields.push((COOKIE, line));
+        (seen.plain, seen.has_own_names)
     }
 
     /// Marks what the client keeps of a response of this upstream. `plain` are the cookies that came
