@@ -226,6 +226,11 @@ fn of_request(plan: &Plan, request: &Parts, named: Option<&[u8]>) -> Explanation
         Some(named) => Visitor::named(named),
         None => identity::find(&plan.identity, request).filter(|_| consents),
     };
+    let unverified = match visitor {
+        None if consents => unverified(plan, request),
+        _ => None,
+    };
+    let visitor = visitor.or_else(|| Visitor::named(unverified?));
     let kind = |rules: &Robots, user_agent: &[u8]| rules.client_kind(user_agent);
     let not_counted = plan.counting.not_counted(request, visitor.as_ref(), kind);
     let user = visitor.as_ref().map(|visitor| {
@@ -233,7 +238,13 @@ fn of_request(plan: &Plan, request: &Parts, named: Option<&[u8]>) -> Explanation
         String::from_utf8_lossy(id.as_bytes()).into_owned()
     });
     let mut explanation = Explanation {
-        who: Some(who(user.as_deref(), consents, not_counted)),
+        who: Some(match unverified {
+            Some(id) => format!(
+                "{} (minted; the keys that sign it are kept with the store, so its tag was not checked)",
+                String::from_utf8_lossy(id)
+            ),
+            None => who(user.as_deref(), consents, not_counted),
+        }),
         user,
         not_counted: not_counted.map(NotCounted::explained),
         ..Explanation::default()
@@ -245,6 +256,19 @@ fn of_request(plan: &Plan, request: &Parts, named: Option<&[u8]>) -> Explanation
         None => of_nobody(plan, request, not_counted, &mut explanation),
     }
     explanation
+}
+
+/// The ID in a cookie that has a tag of keys which are not known here: without `identity.keys`, only a running process has
+/// them.
+fn unverified<'a>(plan: &Plan, request: &'a Parts) -> Option<&'a [u8]> {
+    let identity = &plan.identity;
+    let mut values = (&request.headers)
+        .cookie_texts(&identity.mint.cookie)
+        .filter(|_| !identity.keys_from_file);
+    values.find_map(|value| {
+        let id = minted::id_of(&identity.keys, value);
+        (id.len() < value.len()).then_some(id)
+    })
 }
 
 fn who(user: Option<&str>, consents: bool, not_counted: Option<NotCounted>) -> String {

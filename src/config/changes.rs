@@ -6,7 +6,6 @@ use crate::experiment::implication;
 use crate::experiment::lifecycle::Ramp;
 use crate::experiment::metric::{Metric, MetricGoal};
 use crate::experiment::metric_definition::duration;
-use crate::experiment::not_counted::Exclusion;
 use crate::experiment::resolve::{AssignedBy, Membership, Subject, membership};
 use crate::experiment::units::Units;
 use crate::experiment::{
@@ -308,8 +307,7 @@ pub fn place(plan: &Plan, experiment: Option<ExperimentIndex>, user: UserId<'_>)
         units: Some(&units),
         ..Subject::of(user)
     };
-    let mut exclusions = plan.counting.exclusions.iter();
-    if exclusions.any(|it| matches!(it, Exclusion::Ids(ids) if ids.contains(user.as_bytes()))) {
+    if plan.counting.excludes_id(user) {
         return "outside (excluded)".to_owned();
     }
     if is_behind(plan, index, &subject) {

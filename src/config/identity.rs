@@ -1,7 +1,7 @@
 //! `user:` and `identity:`: the sources of user IDs, and the minted cookie.
 
 use super::cookie_domain;
-use super::plan;
+use super::plan::{self, PRIVATE_COOKIES};
 use super::reader::Node;
 use crate::experiment::identity::{HashKey, IdSource, IdStorage, Identity, Mint};
 use crate::experiment::key_ring::KeyRing;
@@ -128,6 +128,7 @@ fn read_cookie(node: &Node<'_>, mint: &mut Mint) {
         mint.same_site = same_site.into();
     }
     mint.secure = node.get("secure").and_then(|node| node.boolean());
+    check_prefix(node, mint);
     mint.http_only = node
         .get("http_only")
         .and_then(|node| node.boolean())
@@ -246,8 +247,36 @@ pub fn source(node: &Node<'_>) -> Option<IdSource> {
 
 fn cookie_name(node: &Node<'_>) -> Option<Box<str>> {
     let name: Box<str> = node.read(COOKIE, |text| is_cookie_name(text).then(|| text.into()))?;
+    if PRIVATE_COOKIES.contains(&&*name) {
+        node.problem(
+            "watershed has a cookie of this name for something else",
+            "another name",
+        );
+    }
     node.reads_cookie(&name);
     Some(name)
+}
+
+/// Checks what browsers demand of a cookie whose name has a prefix (RFC 6265bis, 4.1.3). They ignore its case.
+fn check_prefix(node: &Node<'_>, mint: &mut Mint) {
+    let has = |prefix: &str| {
+        let begin = mint.cookie.get(..prefix.len());
+        begin.is_some_and(|begin| begin.eq_ignore_ascii_case(prefix))
+    };
+    let is_host = has("__Host-");
+    if !is_host && !has("__Secure-") {
+        return;
+    }
+    let refused = |key: &str, is_wrong: bool, allowed: &str| {
+        if let Some(node) = node.get(key).filter(|_| is_wrong) {
+            let found = format!("browsers refuse a cookie named {} with this", mint.cookie);
+            node.problem(found, allowed);
+        }
+    };
+    refused("domain", is_host, "no `domain`, or another name");
+    refused("path", is_host && &*mint.path != "/", "/");
+    refused("secure", mint.secure == Some(false), "true");
+    mint.secure = Some(true);
 }
 
 /// Whether a cookie can have this name (RFC 6265, 4.1.1).

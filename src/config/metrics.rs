@@ -11,7 +11,7 @@ use crate::experiment::metric::{
     StatusRange, Trigger, VALUE_MAX,
 };
 use crate::experiment::pattern::ValuePattern;
-use http::HeaderValue;
+use http::{HeaderValue, Method};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -451,13 +451,27 @@ fn short_rule(node: &Node<'_>) -> Option<MetricRule> {
         );
         return None;
     }
+    check_method(node, rule.method.as_ref());
     Some(rule)
 }
 
 fn rule(node: &Node<'_>) -> MetricRule {
-    if !node.is_map() {
-        return short_rule(node).unwrap_or_default();
+    match node.is_map() {
+        true => long_rule(node),
+        false => short_rule(node).unwrap_or_default(),
     }
+}
+
+fn check_method(node: &Node<'_>, method: Option<&Method>) {
+    if matches!(method, Some(&Method::HEAD | &Method::TRACE)) {
+        node.problem(
+            "HEAD and TRACE requests are never counted",
+            "another method, or none",
+        );
+    }
+}
+
+fn long_rule(node: &Node<'_>) -> MetricRule {
     node.keys(&[
         ("method", "GET, POST, …"),
         ("path", PATH),
@@ -468,9 +482,11 @@ fn rule(node: &Node<'_>) -> MetricRule {
         ),
     ]);
     MetricRule {
-        method: node
-            .get("method")
-            .and_then(|node| conditions::method(&node)),
+        method: node.get("method").and_then(|node| {
+            let method = conditions::method(&node);
+            check_method(&node, method.as_ref());
+            method
+        }),
         path: node.get("path").and_then(|node| conditions::path(&node)),
         status: node
             .get("status")

@@ -11,7 +11,7 @@ mod tls;
 mod upstream;
 mod webhooks;
 
-pub use admin::{Admin, Origins, SESSION_COOKIE, Token, TokenRole};
+pub use admin::{Admin, Origins, PRIVATE_COOKIES, SESSION_COOKIE, Token, TokenRole};
 pub use archive::{Archive, ArchiveTarget, BucketPath};
 pub use limits::{Limits, Timeouts};
 pub use logging::{AccessLog, LogTo, LogUser, Otlp, Tracing};

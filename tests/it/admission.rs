@@ -752,6 +752,26 @@ fn weights_follow_the_better_group_and_move_nobody() {
             group["chance_to_beat_control"].is_null() && group["p_value"].is_number(),
             "{group}"
         );
+        // A pause ends them.
+        let decide = |what: &str| {
+            let path = format!("/admin/experiments/shop/{what}");
+            let body = r#"{"by": "ann"}"#;
+            let done =
+                crate::support::client::Client::admin(site.proxy.admin).post(&path, "", body);
+            assert_eq!(done.status, 200, "{}", done.text());
+        };
+        decide("pause");
+        site.load(&format!(
+            "{KEY}{}",
+            thompson("allocation: { least: 10%, every: 1h }, ")
+        ));
+        decide("resume");
+        let experiment = site.experiment("shop");
+        let weights = [
+            &experiment["groups"][0]["weight"],
+            &experiment["groups"][1]["weight"],
+        ];
+        assert_eq!(weights, [1.0, 1.0]);
         let audit = site.proxy.ask("/admin/acts").json().to_string();
         assert!(
             audit.contains("\"allocate\"") && audit.contains("control 10, experiment 90"),

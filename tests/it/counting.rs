@@ -116,6 +116,31 @@ fn id_comes_back_on_a_request_that_matches_nothing() {
 }
 
 #[test]
+fn id_comes_back_on_a_page_of_another_experiment() {
+    both("", |site| {
+        let more = ", pages: { match: \"/**\", groups: { control: { weight: 50 }, e: { weight: 50 } } } }\nmetrics:";
+        site.proxy.write(&site.routes.replace(" }\nmetrics:", more));
+        let loaded = crate::support::client::Client::admin(site.proxy.admin);
+        assert_eq!({ loaded }.post("/admin/reload", "", "").status, 200);
+        let visitors: Vec<String> = (0..6)
+            .map(|_| given(&site.get("/shop/", BROWSER)))
+            .collect();
+        assert_eq!(site.counted(), [0, 6, 0]);
+        // `pages` counts these requests itself.
+        for cookie in &visitors {
+            site.get("/about", cookie);
+            site.get("/about", cookie);
+        }
+        assert_eq!(site.counted(), [6, 0, 0]);
+        site.get("/about?event=purchase", &visitors[0]);
+        assert_eq!(site.counted(), [6, 0, 1]);
+        let pages = site.proxy.results()["experiments"][1]["groups"].clone();
+        let users = |group: usize| pages[group]["users"].as_u64().unwrap();
+        assert_eq!(users(0) + users(1), 6);
+    });
+}
+
+#[test]
 fn clients_that_keep_no_cookie_are_no_users() {
     both("", |site| {
         for _ in 0..300 {
@@ -282,6 +307,20 @@ fn excluded_requests_get_control_and_are_not_counted() {
         assert_eq!(site.experiment()["not_counted"], json!({"excluded": 5}));
         site.get("/shop/", "Cookie: uid=u1; staff=2\r\nX-Team: dev\r\n");
         assert_eq!(site.counted(), [1, 0, 0]);
+        // Flags and explanations of an ID know it, too.
+        let mut admin = crate::support::client::Client::admin(site.proxy.admin);
+        let asks = "Watershed-Exposure: true\r\nContent-Type: application/json\r\n";
+        let ann = r#"{"context": {"targetingKey": "ann"}}"#;
+        let flag = admin.post("/ofrep/v1/evaluate/flags/shop", asks, ann);
+        assert_eq!(flag.json()["metadata"]["by"], "excluded", "{}", flag.text());
+        assert_eq!(site.counted(), [1, 0, 0]);
+        let explained = site.proxy.ask("/admin/assignments?user=ann").json();
+        let shop = &explained["experiments"][0];
+        assert!(shop["group"].is_null(), "{shop}");
+        assert!(
+            shop["why"].as_str().unwrap().contains("excludes this ID"),
+            "{shop}"
+        );
     });
 }
 

@@ -235,6 +235,64 @@ fn cookie_domains_that_browsers_refuse_are_errors() {
 }
 
 #[test]
+fn cookie_names_that_browsers_or_watershed_use_otherwise_are_checked() {
+    let check = |identity: &str, found: &str| {
+        let said = parse(&format!("identity: {{ {identity} }}")).expect_err(identity);
+        assert!(said.contains(found), "{identity}: {said}");
+    };
+    let refused = "browsers refuse a cookie named";
+    check(
+        "name: __Host-id, domain: example.com",
+        &format!("identity.domain: {refused}"),
+    );
+    check(
+        "name: __host-id, path: /x",
+        &format!("identity.path: {refused}"),
+    );
+    check(
+        "name: __Host-id, secure: false",
+        &format!("identity.secure: {refused}"),
+    );
+    check(
+        "name: __Secure-id, secure: false",
+        &format!("identity.secure: {refused}"),
+    );
+    for name in [
+        "watershed_groups",
+        "watershed_pages",
+        "watershed_override",
+        "watershed_session",
+    ] {
+        let found = "watershed has a cookie of this name";
+        check(&format!("name: {name}"), &format!("identity.name: {found}"));
+        let said = parse(&format!("user: {{ cookie: {name} }}")).expect_err(name);
+        assert!(said.contains(found), "{said}");
+    }
+    // What browsers demand is done without a word in the file.
+    let mint = parse("identity: { name: __Host-id }")
+        .unwrap()
+        .identity
+        .mint;
+    assert_eq!(mint.secure, Some(true));
+    assert!(parse("identity: { name: __Secure-id, path: /x, domain: example.com }").is_ok());
+}
+
+#[test]
+fn metrics_on_requests_that_are_never_counted_are_errors() {
+    for rule in [
+        "HEAD /h -> 2xx",
+        "TRACE /h",
+        "{ on: { method: HEAD, path: /h } }",
+    ] {
+        let said = parse(&format!("metrics: {{ m: {rule} }}")).expect_err(rule);
+        assert!(
+            said.contains("HEAD and TRACE requests are never counted"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
 fn path_of_reported_events_can_be_asked_for() {
     let of = |path: &str| parse(&format!("events: {{ path: \"{path}\" }}"));
     assert_eq!(&*of("/e/\u{e9}").unwrap().beacon.path, "/e/%C3%A9");

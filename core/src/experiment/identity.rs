@@ -2,6 +2,7 @@
 //! an ID in a cookie, which is signed ([`minted`]).
 
 use super::UserId;
+use super::cookies::unquoted;
 use super::http_view::{HeaderView, RequestView};
 use super::key_ring::KeyRing;
 use super::minted::{self, Origin};
@@ -270,7 +271,7 @@ pub fn find<'a>(identity: &Identity, request: impl RequestView<'a>) -> Option<Vi
         .fields()
         .cookies(&identity.mint.cookie)
         .find_map(|value| {
-            minted::read(&identity.keys, UserId::trim(value)).filter(|own| usable(own.id))
+            minted::read(&identity.keys, unquoted(value)).filter(|own| usable(own.id))
         });
     let Some(own) = own else {
         return known.map(Visitor::known);
@@ -394,7 +395,10 @@ pub fn read<'a>(
             let mut values = request.fields().all(name).map(UserId::trim);
             return values.find(|id| usable(id)).map(Cow::Borrowed);
         }
-        IdSource::Query(name) => query_value(request.query()?, name),
+        IdSource::Query(name) => {
+            let mut values = query_values(request.query()?, name).map(trim);
+            return values.find(|id| usable(id));
+        }
         IdSource::Jwt { claim, cookie } => {
             let token = match cookie {
                 Some(cookie) => request.fields().cookies(cookie).next()?,
@@ -408,17 +412,19 @@ pub fn read<'a>(
 
 /// The first query parameter of this name, decoded.
 pub fn query_value<'a>(query: &'a str, name: &str) -> Option<Cow<'a, [u8]>> {
+    query_values(query, name).next()
+}
+
+/// The query parameters of this name, decoded.
+fn query_values<'a>(query: &'a str, name: &str) -> impl Iterator<Item = Cow<'a, [u8]>> {
     // The usual parser decodes to UTF-8 and would make one ID of all that are not; so the raw
     // value is looked for, and decoded as bytes.
-    let raw = query
-        .split('&')
-        .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))?;
-    if raw.contains(['%', '+']) {
-        let spaces = raw.replace('+', " ");
-        Some(Cow::Owned(percent_decode(spaces.as_bytes())))
-    } else {
-        Some(Cow::Borrowed(raw.as_bytes()))
-    }
+    let pairs = query.split('&');
+    let raw = pairs.filter_map(move |pair| pair.strip_prefix(name)?.strip_prefix('='));
+    raw.map(|raw| match raw.contains(['%', '+']) {
+        true => Cow::Owned(percent_decode(raw.replace('+', " ").as_bytes())),
+        false => Cow::Borrowed(raw.as_bytes()),
+    })
 }
 
 fn percent_decode(text: &[u8]) -> Vec<u8> {

@@ -160,6 +160,13 @@ impl CountingRules {
         robot.then_some(NotCounted::Robot)
     }
 
+    /// Whether the file excludes the user of this ID, whatever the request.
+    pub fn excludes_id(&self, user: UserId<'_>) -> bool {
+        let has =
+            |it: &Exclusion| matches!(it, Exclusion::Ids(ids) if ids.contains(user.as_bytes()));
+        self.exclusions.iter().any(has)
+    }
+
     /// Whether the user's group serves a request that is not counted. Otherwise control does.
     pub fn follows_group(&self, why: NotCounted) -> bool {
         match why {
@@ -218,11 +225,12 @@ pub fn by_kind<'a>(request: impl RequestView<'a>, has_id: bool) -> Option<NotCou
     if !fields.may_have_any(PURPOSES) {
         return None;
     }
+    let is_ahead: [&[u8]; 2] = [b"prefetch", b"prerender"];
     let says_prefetch = |name: &HeaderName| {
         fields.all(name).any(|value| {
             // A structured list: `prefetch;prerender`.
             let mut words = value.split(|byte| b",; ".contains(byte));
-            words.any(|word| word.eq_ignore_ascii_case(b"prefetch"))
+            words.any(|word| is_ahead.iter().any(|it| word.eq_ignore_ascii_case(it)))
         })
     };
     if says_prefetch(&SEC_PURPOSE) || says_prefetch(&PURPOSE) || says_prefetch(&X_MOZ) {
@@ -276,6 +284,7 @@ mod tests {
             "prefetch;prerender",
             "prefetch;anonymous-client-ip",
             "Prefetch",
+            "prerender",
         ] {
             check("GET", &[("sec-purpose", value)], true, Some(Prefetch));
         }

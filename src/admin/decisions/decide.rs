@@ -130,6 +130,8 @@ fn change(
     let next = StandingDecision {
         state,
         group: group.clone(),
+        // Weights that an allocation has chosen end: a resumed experiment begins with those of the file.
+        weights: BTreeMap::new(),
         // The ramp goes on where it was.
         ramp: ramp.map(|ramp| ramp.when(runs, now_ms)),
         ..StandingDecision::running(&experiment.salt, before, now_ms, decision.by)

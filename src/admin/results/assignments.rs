@@ -87,6 +87,12 @@ pub fn explain(plan: &Plan, user: &[u8]) -> Explained {
             why: "this text is no ID: a request with it gets a minted ID".to_owned(),
             ..ExperimentAssignment::outside(plan, index)
         },
+        Some(subject) if plan.counting.excludes_id(subject.user) => ExperimentAssignment {
+            by: "none",
+            why: "the file excludes this ID: its requests get control, and are not counted"
+                .to_owned(),
+            ..ExperimentAssignment::outside(plan, index)
+        },
         Some(subject) => of_membership(plan, index, membership(&plan.experiments, index, subject)),
     });
     Explained {

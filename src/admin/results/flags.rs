@@ -96,7 +96,7 @@ pub struct EvaluatedFlag {
 /// More about the reason for a value.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct FlagMetadata {
-    /// `hash`, `include`, `winner` or `holdback`; or why the user takes no part, such as `traffic`.
+    /// `hash`, `include`, `winner` or `holdback`; or why the user takes no part, such as `traffic` or `excluded`.
     pub by: &'static str,
 }
 
@@ -130,6 +130,9 @@ pub fn evaluate(
         value,
         metadata: FlagMetadata { by },
     };
+    if plan.counting.excludes_id(context.user) {
+        return (flag("DEFAULT", "excluded", "", None), None);
+    }
     let (group, by) = match membership(&plan.experiments, index, &subject) {
         Membership::Outside(reason) => return (flag("DEFAULT", reason.word(), "", None), None),
         Membership::Inside { group, by } => (&experiment.groups[group.0], by),

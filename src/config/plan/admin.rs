@@ -1,6 +1,9 @@
 //! The admin API and its tokens.
 
+use crate::experiment::kept_groups::GROUPS_COOKIE;
 use crate::experiment::key_ring::KeyRing;
+use crate::experiment::override_token::OVERRIDE_COOKIE;
+use crate::experiment::served_pages::PAGES_COOKIE;
 use http::HeaderValue;
 use std::fmt;
 use std::net::SocketAddr;
@@ -8,6 +11,10 @@ use std::net::SocketAddr;
 /// The cookie that carries a session of the admin API. Browsers send it to every port of its host,
 /// so the proxy removes it from requests to upstreams.
 pub const SESSION_COOKIE: &str = "watershed_session";
+/// Cookies that are for watershed alone: an override token, a session of the admin API, the groups of a
+/// user, the pages of a browser.
+pub const PRIVATE_COOKIES: [&str; 4] =
+    [OVERRIDE_COOKIE, SESSION_COOKIE, GROUPS_COOKIE, PAGES_COOKIE];
 
 /// The admin API.
 #[derive(Clone, Debug)]

@@ -334,21 +334,31 @@ impl<'a> HeaderBlock<'a> {
     /// Calls `each` with what stands between the semicolons of `Cookie`, over all lines, and where its `=` is: 0 for what has
     /// none, which is the value of a cookie without a name.
     pub fn each_cookie(&self, mut each: impl FnMut(&'a [u8], usize)) {
-        let mut cookies = self.cookies.iter().peekable();
+        let mut cookies = &*self.cookies;
         for (place, &line) in self.lines.iter().enumerate() {
-            let name = self.name(line);
-            if name.len() != 6 || line.goes || !grammar::is_named(name, b"cookie") {
+            if !line.has_length(b"cookie") || !grammar::is_named(self.name(line), b"cookie") {
+                continue;
+            }
+            let own = cookies.iter().take_while(|it| it.line as usize == place);
+            let (own, others) = cookies.split_at(own.count());
+            cookies = others;
+            if line.goes {
                 continue;
             }
             let mut from = line.value as usize;
-            while let Some(cookie) = cookies.next_if(|it| it.line as usize <= place) {
-                if (cookie.line as usize) < place {
-                    continue;
+            for cookie in own {
+                let name = cookie.name as usize;
+                match &self.bytes[from..name] {
+                    // Almost always.
+                    [] | [b';', b' '] => {}
+                    text => nameless_cookies(text, &mut each),
                 }
-                nameless_cookies(&self.bytes[from..cookie.name as usize], &mut each);
                 from = cookie.end as usize;
-                let text = self.bytes[cookie.name as usize..from].trim_ascii_end();
-                each(text, (cookie.equals - cookie.name) as usize);
+                let text = match &self.bytes[name..from] {
+                    text @ [.., last] if *last > b' ' => text,
+                    text => text.trim_ascii_end(),
+                };
+                each(text, cookie.equals as usize - name);
             }
             nameless_cookies(&self.bytes[from..line.value_end as usize], &mut each);
         }

@@ -22,19 +22,25 @@ const OWN_NAMES: &[u8] = b"watershed_";
 const NAME_AND_VALUE_MAX: usize = 4096;
 
 /// Whether versions have the cookie of this name for themselves. A name is the prefix that browsers check, and the rest.
+#[inline]
 fn isolates(isolation: &CookieIsolation, name: CookieName<'_>) -> bool {
     let (prefix, rest) = name;
-    let is_own = prefix.is_empty() && rest.starts_with(OWN_NAMES);
-    !is_own && !is_marked(rest) && is_listed(isolation, name)
+    // Both begin with it.
+    if rest.first() == Some(&b'w') {
+        let is_own = prefix.is_empty() && rest.starts_with(OWN_NAMES);
+        if is_own || is_marked(rest) {
+            return false;
+        }
+    }
+    is_listed(isolation, name)
 }
 
 /// Whether the file isolates this name. The name must be neither watershed's own nor marked.
 fn is_listed(isolation: &CookieIsolation, (prefix, rest): CookieName<'_>) -> bool {
+    let name_bytes = prefix.len() + rest.len();
     let is = |known: &[u8]| {
         // Most have another length.
-        known.len() == prefix.len() + rest.len()
-            && known.starts_with(prefix)
-            && known.ends_with(rest)
+        known.len() == name_bytes && known.starts_with(prefix) && known.ends_with(rest)
     };
     let has = |names: &[Box<str>]| names.iter().any(|known| is(known.as_bytes()));
     isolation.isolated.as_deref().is_none_or(has) && !has(&isolation.shared)
@@ -99,7 +105,10 @@ pub fn seen(
     let mut visible: SmallVec<[Visible<'_>; 12]> = SmallVec::new();
     let (mut has_marked, mut bytes) = (false, 0);
     fields.each_cookie(|pair, equals| {
-        let full = pair[..equals].trim_ascii_end();
+        let full = match &pair[..equals] {
+            full @ [.., last] if *last > b' ' => full,
+            full => full.trim_ascii_end(),
+        };
         let (prefix, rest) = bare(full);
         let mut cookie = Visible {
             pair,
@@ -152,11 +161,10 @@ pub fn seen(
             line.extend_from_slice(b"; ");
         }
         let (prefix, rest) = cookie.parts();
-        match cookie.is_own() {
-            false => line.extend_from_slice(cookie.pair),
-            true if prefix.is_empty() => line.extend_from_slice(rest),
-            true => line.extend([prefix, rest].into_iter().flatten()),
+        if !prefix.is_empty() {
+            line.extend_from_slice(prefix);
         }
+        line.extend_from_slice(rest);
     }
     seen.line = Some(line);
     seen
@@ -218,10 +226,15 @@ fn name(pair: &[u8]) -> &[u8] {
 }
 
 /// The prefix that browsers check, and the rest of a name.
+#[inline]
 fn bare(name: &[u8]) -> (&[u8], &[u8]) {
-    if !name.starts_with(b"__") {
-        return name.split_at(0);
+    match name {
+        [b'_', b'_', ..] => split_prefix(name),
+        _ => (&[], name),
     }
+}
+
+fn split_prefix(name: &[u8]) -> (&[u8], &[u8]) {
     let begins = |prefix: &&&[u8]| {
         let begin = name.get(..prefix.len());
         begin.is_some_and(|begin| begin.eq_ignore_ascii_case(prefix))

@@ -1,13 +1,13 @@
 //! Heads on their way in and out. PURE.
 
-use crate::config::plan::{CacheRules, Plan, SESSION_COOKIE};
+use crate::config::plan::{CacheRules, PRIVATE_COOKIES, Plan};
 use crate::experiment::cookies::own_cookie;
 use crate::experiment::http_view::HeaderView;
 use crate::experiment::identity::{self, Visitor};
 use crate::experiment::kept_groups::GROUPS_COOKIE;
 use crate::experiment::override_token::OVERRIDE_COOKIE;
 use crate::experiment::resolve::{AssignedBy, Assignment};
-use crate::experiment::served_pages::{PAGES_COOKIE, VersionDigest};
+use crate::experiment::served_pages::VersionDigest;
 use crate::experiment::{Experiment, ExperimentIndex, Group, GroupIndex};
 use crate::proxy::headers::cache_control::{self, CacheHeaders};
 use crate::proxy::headers::edit::Edit;
@@ -167,10 +167,6 @@ pub fn groups_cookie(plan: &Plan, value: &str, over_tls: bool) -> String {
 pub fn has_private_cookie<'a>(fields: impl HeaderView<'a>) -> bool {
     fields.all_cookies().any(|(name, _)| is_private_name(name))
 }
-
-/// Cookies that are for watershed alone: an override token, a session of the admin API, the groups of a
-/// user, the pages of a browser.
-const PRIVATE_COOKIES: [&str; 4] = [OVERRIDE_COOKIE, SESSION_COOKIE, GROUPS_COOKIE, PAGES_COOKIE];
 
 /// Whether a cookie of this name is for watershed alone.
 pub fn is_private_name(name: &[u8]) -> bool {

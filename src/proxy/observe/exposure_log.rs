@@ -58,7 +58,7 @@ pub fn answered(
     let observations = with_harm(plan, &mut answered, latency);
     let of_user = |exposure: &Exposure| plan.experiment(exposure.experiment).unit.is_none();
     let nothing_of_user = observations.is_empty() && !exposures.iter().any(of_user);
-    let comes_back = nothing_of_user && comes_back(worker, &answered);
+    let comes_back = comes_back(worker, &answered);
     if exposures.is_empty() && nothing_of_user && !comes_back {
         return exposures;
     }
@@ -72,23 +72,27 @@ pub fn answered(
     for_each_unit(plan, who, &exposures, |user, unit, exposures| {
         // Only users are minted.
         let is_user = unit.is_empty();
-        let nothing = exposures.is_empty() && observations.is_empty();
-        if nothing && !(is_user && comes_back) {
+        let kept = keep.of(user);
+        let of_user = Record {
+            minted: minted.as_ref().filter(|_| is_user).map(StoredId::id),
+            is_new: is_user && answered.visitor.is_new(),
+            unit,
+            ..Record::new(at_ms, kept.id(), snapshot.declared.digest)
+        };
+        // What the request is recorded for says nothing about other experiments, in which the visitor may wait.
+        if is_user && comes_back {
+            append(worker, snapshot, &of_user);
+        }
+        if exposures.is_empty() && observations.is_empty() {
             return;
         }
-        let kept = keep.of(user);
         let record = Record {
-            at_ms,
-            user: kept.id(),
-            declaration: snapshot.declared.digest,
             status: answered.status,
             latency_us: latency.as_micros() as u64,
             exposures,
             segments: answered.segments,
             observations: &observations,
-            minted: minted.as_ref().filter(|_| is_user).map(StoredId::id),
-            is_new: is_user && answered.visitor.is_new(),
-            unit,
+            ..of_user
         };
         append(worker, snapshot, &record);
     });
@@ -211,8 +215,8 @@ fn for_each_unit(
     }
 }
 
-/// Whether the journal must know that this visitor's minted ID came back, on a request that is recorded for
-/// nothing else: the visitor may wait to be counted in some experiment.
+/// Whether the journal must know that this visitor's minted ID came back: the visitor may wait to be counted in some
+/// experiment.
 fn comes_back(worker: &Worker, answered: &Answered<'_>) -> bool {
     let visitor = answered.visitor;
     visitor.may_have_been_seen_once(answered.now_ms) && worker.returned.note(visitor.assigned_by())
