@@ -218,7 +218,8 @@ fn launch(
                     .parse::<SocketAddr>()
                     .ok()
             };
-            let found = address("serving on http://").zip(address("results at http://"));
+            let found = address("serving on http://")
+                .zip(address("results at http://").or_else(|| address("results at https://")));
             let ended = ended.filter(|_| found.is_none());
             if ended.is_some() && is_taken(&log) {
                 return Ok(None);
