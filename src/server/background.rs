@@ -113,6 +113,8 @@ impl Background {
             start.frequent_ids(),
             start.reload(file, &opened.active, (reload_requests, loads)),
             start.health_checks(Arc::clone(&shared.health_registry)),
+            #[cfg(feature = "acme")]
+            start.certificates(&opened.certificates),
         ];
         let webhooks = start.webhooks(sources(&opened, &shared, board));
         let server_events = opened.server_events.map(|journal| {
@@ -237,6 +239,16 @@ impl Start<'_> {
         self.supervisor
             .spawn_until(is_closing, "dns", Policy::Restart, move || {
                 dns::follow(Arc::clone(&active), plans.clone())
+            })
+    }
+
+    /// Keeps a certificate by ACME.
+    #[cfg(feature = "acme")]
+    fn certificates(&self, keeper: &Arc<Mutex<crate::acme::Keeper>>) -> Task {
+        let keeper = Arc::clone(keeper);
+        self.supervisor
+            .spawn_until(is_closing, "certificates", Policy::Restart, move || {
+                crate::acme::Keeper::keep(Arc::clone(&keeper))
             })
     }
 
