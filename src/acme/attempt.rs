@@ -2,15 +2,15 @@
 
 use super::authority::AuthorityClient;
 use super::entries::{
-    self, AccountEntry, Answers, CertificateEntry, EntryChange, EntryNames, Renewal,
+    self, AccountEntry, CertificateEntry, ChallengeAnswers, EntryChange, EntryNames, Renewal,
 };
 use super::error::AcmeError;
 use super::order::PendingOrder;
-use super::schedule::Step;
+use super::schedule::{Step, Validity};
 use crate::config::plan::AcmeSettings;
 use crate::store::Store;
 use crate::store::acme::{AcmeEntries, AcmeLease};
-use crate::tls;
+use crate::tls::{self, CertificateFacts};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use instant_acme::{
@@ -19,9 +19,14 @@ use instant_acme::{
 };
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::time::Instant;
 
 /// How soon other replicas answer a challenge: each looks into the store more often.
 const OTHERS_WITHIN: Duration = Duration::from_secs(4);
+/// How long a new certificate waits for the store: less than the lease.
+const STORE_WITHIN: Duration = Duration::from_secs(25);
+/// How often it is tried.
+const STORE_AGAIN: Duration = Duration::from_secs(1);
 /// How soon an authority is asked again that does not say when a certificate is to be renewed.
 const ASK_AGAIN_MS: u64 = 24 * 3_600_000;
 /// The soonest and the latest that it is asked again, whatever it says.
@@ -37,7 +42,7 @@ pub fn now_ms() -> u64 {
 }
 
 /// The work of the replica that has the lease.
-pub struct Attempt<'a> {
+pub struct AcmeAttempt<'a> {
     /// How a certificate is obtained.
     pub settings: &'a AcmeSettings,
     /// Where it is in the store.
@@ -49,10 +54,10 @@ pub struct Attempt<'a> {
     /// What the store had when the lease was taken.
     pub entries: &'a AcmeEntries,
     /// Makes this replica answer at once.
-    pub answer: &'a (dyn Fn(&Answers) + Send + Sync),
+    pub answer: &'a (dyn Fn(&ChallengeAnswers) + Send + Sync),
 }
 
-impl Attempt<'_> {
+impl AcmeAttempt<'_> {
     /// Does what is to be done.
     pub async fn run(&self, step: Step) -> Result<(), AcmeError> {
         let account = match self.known_account().await {
@@ -92,6 +97,21 @@ impl Attempt<'_> {
         match self.store.write_acme(lease, changes).await? {
             true => Ok(()),
             false => Err(AcmeError::Superseded),
+        }
+    }
+
+    /// The same, again and again while the store is away: the authority gives only a few certificates a week.
+    async fn write_patiently(&self, changes: &[EntryChange]) -> Result<(), AcmeError> {
+        let deadline = Instant::now() + STORE_WITHIN;
+        loop {
+            match self.write(changes).await {
+                Err(AcmeError::Store(error)) if Instant::now() < deadline => {
+                    let error = error.with_advice();
+                    tracing::debug!("tls.acme: a new certificate waits for the store: {error}");
+                    tokio::time::sleep(STORE_AGAIN).await;
+                }
+                done => return done,
+            }
         }
     }
 
@@ -184,7 +204,7 @@ impl Attempt<'_> {
         }
         let answers = order.answers.clone();
         let ordered = order.finish().await;
-        (self.answer)(&Answers::default());
+        (self.answer)(&ChallengeAnswers::default());
         let certificate = match ordered {
             Ok(certificate) => certificate,
             Err(error) => {
@@ -200,13 +220,14 @@ impl Attempt<'_> {
         };
         tls::identity(entry.chain.as_bytes(), entry.key.as_bytes())
             .map_err(|error| AcmeError::Unusable(error.to_string()))?;
+        validity(&entry).ok_or_else(|| AcmeError::Unusable("its dates cannot be read".into()))?;
         let mut changes = forgotten(&answers);
         let old_ms = now_ms().saturating_sub(OLD_MS);
         let own = &self.names.certificate;
         changes.extend(entries::old_certificates(self.entries, own, old_ms));
         changes.push(entries::written(own, &entry));
         changes.push((self.names.attempt.clone(), None));
-        self.write(&changes).await?;
+        self.write_patiently(&changes).await?;
         tracing::info!(
             "tls.acme: {} has given a certificate for {}",
             self.settings.directory,
@@ -254,14 +275,26 @@ impl Attempt<'_> {
     }
 }
 
+/// Returns when a certificate is valid; `None` for one that cannot be read.
+pub fn validity(entry: &CertificateEntry) -> Option<Validity> {
+    let chain = tls::certificates(entry.chain.as_bytes())?;
+    let facts = CertificateFacts::read(chain.first()?).ok()?;
+    let ms = |seconds: i64| u64::try_from(seconds).unwrap_or(0).saturating_mul(1000);
+    Some(Validity {
+        from_ms: ms(facts.not_before_s),
+        until_ms: ms(facts.not_after_s),
+        obtained_ms: entry.obtained_ms,
+    })
+}
+
 /// Returns the changes that remove answers.
-fn forgotten(answers: &Answers) -> Vec<EntryChange> {
+fn forgotten(answers: &ChallengeAnswers) -> Vec<EntryChange> {
     let given: AcmeEntries = answers
         .replacing(&AcmeEntries::new())
         .into_iter()
         .filter_map(|(name, text)| Some((name, text?)))
         .collect();
-    Answers::default().replacing(&given)
+    ChallengeAnswers::default().replacing(&given)
 }
 
 /// Returns how the authority calls a certificate (RFC 9773, 4.1).

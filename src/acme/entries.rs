@@ -130,23 +130,23 @@ pub fn old_certificates(entries: &AcmeEntries, own: &str, before_ms: u64) -> Vec
 
 /// The answers to challenges: what they are asked by (a token or a name), and the key authorization.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Answers {
+pub struct ChallengeAnswers {
     /// By token.
     pub http: BTreeMap<String, String>,
     /// By name.
     pub alpn: BTreeMap<String, String>,
 }
 
-impl Answers {
+impl ChallengeAnswers {
     /// Reads the answers of the store.
-    pub fn read(entries: &AcmeEntries) -> Answers {
+    pub fn read(entries: &AcmeEntries) -> ChallengeAnswers {
         let of = |prefix: &str| {
             let named = |(name, text): (&String, &String)| {
                 Some((name.strip_prefix(prefix)?.to_owned(), text.clone()))
             };
             entries.iter().filter_map(named).collect()
         };
-        Answers {
+        ChallengeAnswers {
             http: of(HTTP),
             alpn: of(ALPN),
         }
@@ -200,7 +200,7 @@ mod tests {
             ("account:x", "b"),
             ("http-01:kept", "c"),
         ]);
-        let mut answers = Answers::default();
+        let mut answers = ChallengeAnswers::default();
         answers.add(AcmeChallenge::Http01, ("kept", "a.test"), "kept.thumb");
         answers.add(AcmeChallenge::TlsAlpn01, ("token", "a.test"), "token.thumb");
         let text = |text: &str| Some(text.to_owned());
@@ -213,7 +213,7 @@ mod tests {
             ]
         );
         assert_eq!(
-            Answers::default().replacing(&before),
+            ChallengeAnswers::default().replacing(&before),
             [
                 ("http-01:kept".to_owned(), None),
                 ("http-01:old".to_owned(), None)

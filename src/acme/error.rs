@@ -50,20 +50,10 @@ impl AcmeError {
 
     /// Whether the authority does not know the account, as after it has lost its data.
     pub fn is_of_unknown_account(&self) -> bool {
-        self.has_kind("accountDoesNotExist")
-    }
-
-    /// Whether the authority wants no order that replaces a certificate.
-    pub fn is_of_replacement(&self) -> bool {
-        self.has_kind("alreadyReplaced") || self.has_kind("malformed")
-    }
-
-    fn has_kind(&self, kind: &str) -> bool {
         let AcmeError::Authority(ClientError::Api(problem)) = self else {
             return false;
         };
-        let found = problem.r#type.as_deref().unwrap_or_default();
-        found.strip_prefix("urn:ietf:params:acme:error:") == Some(kind)
+        problem.r#type.as_deref() == Some("urn:ietf:params:acme:error:accountDoesNotExist")
     }
 }
 

@@ -1,19 +1,20 @@
 //! The task of each replica: presents the certificate of the store, answers challenges, and obtains a
 //! certificate when it is due.
 
-use super::attempt::{Attempt, now_ms};
+use super::attempt::{AcmeAttempt, now_ms, validity};
 use super::entries::{
-    self, Answers, CertificateEntry, EntryNames, FailedAttempt, latest_certificate,
+    self, CertificateEntry, ChallengeAnswers, EntryNames, FailedAttempt, latest_certificate,
 };
 use super::error::AcmeError;
 use super::kept;
-use super::schedule::{self, Step, Validity};
+use super::schedule::{self, Step};
 use crate::config::plan::{Acme, Plan};
 use crate::store::acme::{AcmeEntries, AcmeLease};
 use crate::store::{Store, StoreError};
 use crate::telemetry::Telemetry;
-use crate::tls::{self, CertificateFacts, ObtainedNow};
+use crate::tls::{self, ObtainedNow};
 use rcgen::{CertificateParams, CustomExtension, KeyPair};
+use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::sign::CertifiedKey;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::{Mutex, watch};
+use tokio::time::Instant;
 
 /// How often a replica looks into the store: for challenges, which must be answered soon.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -46,7 +48,9 @@ pub struct Keeper {
     /// The certificate that is presented.
     presented: Option<CertificateEntry>,
     /// The answers that are given.
-    answers: Answers,
+    answers: ChallengeAnswers,
+    /// The last attempt of this process, if it failed: the store may not know it.
+    failed: Option<(EntryNames, FailedAttempt)>,
 }
 
 impl Keeper {
@@ -66,7 +70,8 @@ impl Keeper {
             telemetry,
             owner: uuid::Uuid::now_v7().to_string(),
             presented: None,
-            answers: Answers::default(),
+            answers: ChallengeAnswers::default(),
+            failed: None,
         };
         let Some(acme) = plan.tls.as_ref().and_then(|tls| tls.acme.as_ref()) else {
             return keeper;
@@ -124,7 +129,7 @@ impl Keeper {
             }
         };
         self.adopt(&entries, &names);
-        if next_step(&entries, &names) == Step::Wait {
+        if self.next_step(&entries, &names) == Step::Wait {
             return;
         }
         match self.lease(LEASE).await {
@@ -132,10 +137,13 @@ impl Keeper {
             Ok(false) => return,
             Err(error) => return tracing::debug!("no lease: {}", error.with_advice()),
         }
-        let outcome = self.with_lease(acme, &names).await;
-        if let Err(error) = &outcome {
-            self.note_failure(&names, error).await;
+        match self.with_lease(acme, &names).await {
+            Ok(()) => self.failed = None,
+            Err(error) => self.note_failure(&names, &error).await,
         }
+        // The attempt answered before the others, and may have been given up.
+        self.answers = ChallengeAnswers::default();
+        self.publish(|now| answer(now, &ChallengeAnswers::default()));
         // It expires anyway.
         let _ = self.lease(Duration::ZERO).await;
         if let Ok(entries) = self.store.acme_entries().await {
@@ -156,12 +164,12 @@ impl Keeper {
     /// Does what is due, if it still is: another replica may have done it.
     async fn with_lease(&self, acme: &Acme, names: &EntryNames) -> Result<(), AcmeError> {
         let entries = self.store.acme_entries().await?;
-        let step = next_step(&entries, names);
+        let step = self.next_step(&entries, names);
         if step == Step::Order {
             self.telemetry.acme.orders.fetch_add(1, Ordering::Relaxed);
         }
-        let answer = |answers: &Answers| self.publish(|now| answer(now, answers));
-        let attempt = Attempt {
+        let answer = |answers: &ChallengeAnswers| self.publish(|now| answer(now, answers));
+        let attempt = AcmeAttempt {
             settings: &acme.settings,
             names,
             store: &*self.store,
@@ -169,29 +177,51 @@ impl Keeper {
             entries: &entries,
             answer: &answer,
         };
-        let prolonging = async {
-            loop {
-                tokio::time::sleep(PROLONG).await;
-                match self.lease(LEASE).await {
-                    Ok(true) => {}
-                    Ok(false) => return AcmeError::Superseded,
-                    Err(error) => return error.into(),
-                }
-            }
-        };
         tokio::select! {
             done = attempt.run(step) => done,
-            error = prolonging => Err(error),
+            error = self.prolong() => Err(error),
         }
     }
 
+    /// Prolongs the lease. Ends when it is lost, or nobody knows whether it is.
+    async fn prolong(&self) -> AcmeError {
+        let mut until = Instant::now() + LEASE;
+        loop {
+            tokio::time::sleep(PROLONG).await;
+            let asked = Instant::now();
+            match self.lease(LEASE).await {
+                Ok(true) => until = asked + LEASE,
+                Ok(false) => return AcmeError::Superseded,
+                Err(error) if asked >= until => return error.into(),
+                Err(error) => tracing::debug!("the lease: {}", error.with_advice()),
+            }
+        }
+    }
+
+    /// Decides what is to be done. An attempt that failed here counts also where the store does not know it.
+    fn next_step(&self, entries: &AcmeEntries, names: &EntryNames) -> Step {
+        let certificate: Option<CertificateEntry> = entries::read(entries, &names.certificate);
+        let shared: Option<FailedAttempt> = entries::read(entries, &names.attempt);
+        let own = self.own_failure(names).cloned();
+        let failed = shared.into_iter().chain(own).max_by_key(|it| it.next_ms);
+        let validity = certificate.as_ref().and_then(validity);
+        let renewal = certificate.and_then(|certificate| certificate.renewal);
+        schedule::step(now_ms(), validity, renewal, failed.as_ref())
+    }
+
+    fn own_failure(&self, names: &EntryNames) -> Option<&FailedAttempt> {
+        let own = self.failed.as_ref().filter(|(of, _)| of == names);
+        own.map(|(_, failed)| failed)
+    }
+
     /// Notes for all replicas that an attempt has failed, and when the next one may begin.
-    async fn note_failure(&self, names: &EntryNames, error: &AcmeError) {
+    async fn note_failure(&mut self, names: &EntryNames, error: &AcmeError) {
         self.telemetry.acme.failures.fetch_add(1, Ordering::Relaxed);
         let before = self.store.acme_entries().await;
         let before = before.ok();
         let before: Option<FailedAttempt> =
             before.and_then(|it| entries::read(&it, &names.attempt));
+        let before = before.or_else(|| self.own_failure(names).cloned());
         let is_counted = error.is_counted();
         let failed =
             schedule::after_failure(now_ms(), before.as_ref(), is_counted, error.to_string());
@@ -201,6 +231,7 @@ impl Keeper {
             for_ms: 0,
         };
         let change = entries::written(&names.attempt, &failed);
+        self.failed = Some((names.clone(), failed));
         if let Err(error) = self.store.write_acme(lease, &[change]).await {
             tracing::debug!("a failure is not shared: {}", error.with_advice());
         }
@@ -213,15 +244,19 @@ impl Keeper {
             Some(entry) => self.present(entry),
             None => self.restore(),
         }
-        let answers = Answers::read(entries);
+        let answers = ChallengeAnswers::read(entries);
         if answers != self.answers {
             self.publish(|now| answer(now, &answers));
             self.answers = answers;
         }
         let failed: Option<FailedAttempt> = entries::read(entries, &names.attempt);
         let problem = failed.map(|failed| {
+            let meanwhile = match self.presented {
+                Some(_) => "the certificate that is there stays in use",
+                None => "there is no TLS meanwhile",
+            };
             format!(
-                "no certificate by tls.acme ({} in a row failed): {}; the certificate that is there stays in use",
+                "no certificate by tls.acme ({} in a row failed): {}; {meanwhile}",
                 failed.failures, failed.why
             )
         });
@@ -291,28 +326,8 @@ fn wanted(entries: &AcmeEntries, names: &EntryNames) -> Option<CertificateEntry>
     entries::read(entries, &names.certificate).or_else(|| latest_certificate(entries))
 }
 
-fn next_step(entries: &AcmeEntries, names: &EntryNames) -> Step {
-    let certificate: Option<CertificateEntry> = entries::read(entries, &names.certificate);
-    let failed: Option<FailedAttempt> = entries::read(entries, &names.attempt);
-    let validity = certificate.as_ref().and_then(validity);
-    let renewal = certificate.and_then(|certificate| certificate.renewal);
-    schedule::step(now_ms(), validity, renewal, failed.as_ref())
-}
-
-/// Returns when a certificate is valid; `None` for one that cannot be read, in whose place another one is
-/// ordered.
-fn validity(entry: &CertificateEntry) -> Option<Validity> {
-    let chain = tls::certificates(entry.chain.as_bytes())?;
-    let facts = CertificateFacts::read(chain.first()?).ok()?;
-    let ms = |seconds: i64| u64::try_from(seconds).unwrap_or(0).saturating_mul(1000);
-    Some(Validity {
-        from_ms: ms(facts.not_before_s),
-        until_ms: ms(facts.not_after_s),
-    })
-}
-
 /// Makes these the answers to challenges.
-fn answer(now: &mut ObtainedNow, answers: &Answers) {
+fn answer(now: &mut ObtainedNow, answers: &ChallengeAnswers) {
     now.answers.clone_from(&answers.http);
     let proofs = answers.alpn.iter().filter_map(|(name, authorization)| {
         let proof = proof(name, authorization);
@@ -334,6 +349,13 @@ fn proof(
     params.custom_extensions = vec![CustomExtension::new_acme_identifier(&digest)];
     let key = KeyPair::generate()?;
     let certificate = params.self_signed(&key)?;
-    let pair = tls::identity(certificate.pem().as_bytes(), key.serialize_pem().as_bytes())?;
-    Ok(pair)
+    let private = PrivatePkcs8KeyDer::from(key.serialize_der());
+    let signer = tls::provider()
+        .key_provider
+        .load_private_key(private.into())?;
+    // The library takes such a certificate for unsound, because it does not know its extension.
+    Ok(Arc::new(CertifiedKey::new(
+        vec![certificate.der().clone()],
+        signer,
+    )))
 }

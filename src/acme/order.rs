@@ -1,6 +1,6 @@
 //! One order of a certificate.
 
-use super::entries::Answers;
+use super::entries::ChallengeAnswers;
 use super::error::AcmeError;
 use crate::config::plan::{AcmeChallenge, AcmeSettings};
 use instant_acme::{
@@ -29,7 +29,7 @@ pub struct PendingOrder<'a> {
     settings: &'a AcmeSettings,
     order: Order,
     /// What all replicas must answer before it goes on.
-    pub answers: Answers,
+    pub answers: ChallengeAnswers,
 }
 
 impl<'a> PendingOrder<'a> {
@@ -81,8 +81,8 @@ impl<'a> PendingOrder<'a> {
     }
 }
 
-/// Begins an order that replaces a certificate, or one that does not, if the authority does not want
-/// that.
+/// Begins an order that replaces a certificate, or one that does not, if that fails: it only helps an
+/// authority to plan (RFC 9773, 5).
 async fn begin(
     account: &Account,
     identifiers: &[Identifier],
@@ -90,19 +90,20 @@ async fn begin(
 ) -> Result<Order, AcmeError> {
     if let Some(replaces) = replaces {
         let order = NewOrder::new(identifiers).replaces(replaces);
-        match account.new_order(&order).await.map_err(AcmeError::from) {
-            Err(error) if error.is_of_replacement() => {
-                tracing::debug!("the authority wants no order that replaces one: {error}");
-            }
-            begun => return begun,
+        match account.new_order(&order).await {
+            Ok(order) => return Ok(order),
+            Err(error) => tracing::debug!("no order that replaces a certificate: {error}"),
         }
     }
     Ok(account.new_order(&NewOrder::new(identifiers)).await?)
 }
 
 /// Returns the answers to the challenges of an order. Names that were checked lately have none.
-async fn answers(order: &mut Order, challenge: AcmeChallenge) -> Result<Answers, AcmeError> {
-    let mut answers = Answers::default();
+async fn answers(
+    order: &mut Order,
+    challenge: AcmeChallenge,
+) -> Result<ChallengeAnswers, AcmeError> {
+    let mut answers = ChallengeAnswers::default();
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
         let mut authorization = authorization?;

@@ -18,6 +18,9 @@ const UNCOUNTED_MS: u64 = 2_000;
 /// The longest of these delays.
 const UNCOUNTED_MAX_MS: u64 = 5 * MINUTE_MS;
 
+/// A certificate is not renewed so soon after it was obtained, or before a third of its lifetime is over.
+const SOON_MS: u64 = 12 * 60 * MINUTE_MS;
+
 /// When a certificate is valid, in Unix milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Validity {
@@ -25,6 +28,8 @@ pub struct Validity {
     pub from_ms: u64,
     /// Until when.
     pub until_ms: u64,
+    /// When it was obtained, by the clock of the replica that has ordered it.
+    pub obtained_ms: u64,
 }
 
 /// What is to be done.
@@ -57,14 +62,20 @@ pub fn step(
 }
 
 /// Returns when a certificate is renewed: when the authority says, or else when a third of its lifetime is
-/// left. At a tenth it is renewed whatever the authority says.
+/// left. At a tenth it is renewed whatever the authority says. It is never renewed soon after it was obtained: a
+/// clock that is wrong would order one certificate after the other.
 pub fn due_ms(validity: Validity, renewal: Option<Renewal>) -> u64 {
-    let Validity { from_ms, until_ms } = validity;
+    let Validity {
+        from_ms,
+        until_ms,
+        obtained_ms,
+    } = validity;
     let lifetime_ms = until_ms.saturating_sub(from_ms);
     let usual_ms = until_ms.saturating_sub(lifetime_ms / 3);
     let last_ms = until_ms.saturating_sub(lifetime_ms / 10);
     let said_ms = renewal.and_then(|renewal| renewal.at_ms);
-    said_ms.map_or(usual_ms, |said_ms| said_ms.min(last_ms))
+    let wanted_ms = said_ms.map_or(usual_ms, |said_ms| said_ms.min(last_ms));
+    wanted_ms.max(obtained_ms.saturating_add(SOON_MS.min(lifetime_ms / 3)))
 }
 
 /// Returns the failure of an attempt after an earlier one. `is_counted` tells whether the authority has
@@ -96,6 +107,7 @@ mod tests {
     const VALID: Validity = Validity {
         from_ms: 0,
         until_ms: 90 * DAY_MS,
+        obtained_ms: 0,
     };
 
     fn renewal(at_ms: Option<u64>) -> Option<Renewal> {
@@ -116,10 +128,31 @@ mod tests {
         assert_eq!(day(100, None), Step::Order, "it has expired");
         // The authority may want it earlier, as after an incident, or somewhat later.
         assert_eq!(day(3, Some(2)), Step::Order);
+        assert_eq!(day(0, Some(0)), Step::Wait);
         assert_eq!(day(70, Some(75)), Step::Wait);
         assert_eq!(day(75, Some(75)), Step::Order);
         assert_eq!(day(81, Some(89)), Step::Order);
         assert_eq!(day(80, Some(89)), Step::Wait);
+    }
+
+    #[test]
+    fn clock_that_is_wrong_orders_two_certificates_a_day() {
+        // By this clock the certificate expired before it was obtained.
+        let validity = Validity {
+            obtained_ms: 400 * DAY_MS,
+            ..VALID
+        };
+        let at = |ms: u64| step(400 * DAY_MS + ms, Some(validity), renewal(None), None);
+        assert_eq!(at(0), Step::Wait);
+        assert_eq!(at(SOON_MS - 1), Step::Wait);
+        assert_eq!(at(SOON_MS), Step::Order);
+        // Those that live for less are renewed sooner.
+        let validity = Validity {
+            until_ms: 60_000,
+            ..VALID
+        };
+        assert_eq!(due_ms(validity, None), 40_000);
+        assert_eq!(due_ms(validity, renewal(Some(1_000))), 20_000);
     }
 
     #[test]

@@ -104,7 +104,9 @@ fn admin_api_speaks_tls_and_commands_know_it() {
         !succeeded && said.contains("not valid for name"),
         "the name is another one: {said}"
     );
-    server.authority.certify("admin", &["localhost"]);
+    server
+        .authority
+        .certify("admin", &["admin.test", "localhost"]);
     until("the changed certificate", || {
         let (succeeded, said) = server.runs(&["healthcheck", "--url", &url, "--ca", &ca]);
         succeeded.then_some(()).ok_or(said)

@@ -118,3 +118,79 @@ fn admin_tls_needs_a_certificate_and_its_key() {
         &["admin.tls: the text \"on\" instead of keys"],
     );
 }
+
+/// The same for keys of `tls.acme`.
+#[track_caller]
+fn check_acme(keys: &str, says: &[&str]) {
+    check(
+        &format!("tls: {{ listen: 127.0.0.1:8443, acme: {{ {keys} }} }}"),
+        says,
+    );
+}
+
+#[test]
+fn acme_that_cannot_work_is_refused_without_a_network() {
+    let ca = "ca: \"{}/ca.pem\"";
+    let with = |keys: &str, says: &[&str]| {
+        check_acme(
+            &format!("{ca}, names: [ a.test ], agree_terms: true, {keys}"),
+            says,
+        );
+    };
+    with("email: ops@a.test", &[]);
+    with("challenge: tls-alpn-01", &[]);
+    check_acme(
+        ca,
+        &[
+            "tls.acme: `names` is missing",
+            "tls.acme: `agree_terms` is missing",
+        ],
+    );
+    check_acme(
+        &format!("{ca}, names: [ a.test ], agree_terms: false"),
+        &["tls.acme.agree_terms: no authority gives certificates without that"],
+    );
+    let names = |names: &str, says: &[&str]| {
+        check_acme(&format!("{ca}, agree_terms: true, names: {names}"), says);
+    };
+    names("a.test", &[]);
+    names("[]", &["tls.acme.names: found 0 names"]);
+    names(
+        "[ A.test, a.test ]",
+        &["tls.acme.names: the name \"a.test\" stands here twice"],
+    );
+    names(
+        "[ \"*.a.test\", 192.0.2.1, \"a b\", https://a.test ]",
+        &[
+            "tls.acme.names.0: http-01 and tls-alpn-01 cannot prove a wildcard",
+            "tls.acme.names.1: this is an address, and not a name",
+            "tls.acme.names.2: found \"a b\"",
+            "tls.acme.names.3: found \"https://a.test\"",
+        ],
+    );
+    with(
+        "challenge: dns-01",
+        &["tls.acme.challenge: found \"dns-01\""],
+    );
+    with(
+        "directory: \"http://a.test/dir\"",
+        &["tls.acme.directory: found \"http://a.test/dir\""],
+    );
+    with("email: ops", &["tls.acme.email: found \"ops\""]);
+    with(
+        "external_account: { id: a }",
+        &["tls.acme.external_account: `id` or `key` is missing"],
+    );
+    with(
+        "external_account: { id: a, key: \"not base64!\" }",
+        &["tls.acme.external_account.key: this is not base64url"],
+    );
+    check_acme(
+        "ca: \"{}/none.pem\", names: [ a.test ], agree_terms: true",
+        &["tls.acme.ca: {}/none.pem cannot be read"],
+    );
+    check(
+        "tls: { listen: 127.0.0.1:8443 }",
+        &["tls: `certificates` is missing"],
+    );
+}

@@ -1,5 +1,6 @@
 //! TLS to clients: versions, client certificates, the admin API, and certificates of ACME.
 
+mod acme;
 mod admin;
 mod clients;
 mod invalid;
