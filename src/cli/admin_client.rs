@@ -3,7 +3,7 @@
 use crate::regular_file;
 use crate::server::ErrorWithHint;
 use crate::tasks;
-use crate::tls::{self, NoTrust, Trust};
+use crate::tls::{self, Trust};
 use anyhow::Context;
 use http::header::{AUTHORIZATION, HOST};
 use http::{Method, Request, Response, StatusCode, Uri};
@@ -186,22 +186,26 @@ async fn answer(
 /// Makes a TLS configuration. The roots of this machine may be those that `SSL_CERT_FILE` and
 /// `SSL_CERT_DIR` name.
 fn trusting(trust: &ServerTrust) -> anyhow::Result<Arc<ClientConfig>> {
-    let (path, read): (_, fn(&[u8]) -> Result<Trust, NoTrust>) = match trust {
+    let (path, is_exact) = match trust {
         ServerTrust::System => {
             let roots = Trust::system();
             let roots =
                 roots.map_err(|none| ErrorWithHint::new(none.to_string(), none.fix("--ca")))?;
             return Ok(Arc::new(tls::client(roots, None)?));
         }
-        ServerTrust::Authorities(path) => (path, Trust::pem),
-        ServerTrust::Exactly(path) => (path, Trust::exactly),
+        ServerTrust::Authorities(path) => (path, false),
+        ServerTrust::Exactly(path) => (path, true),
     };
     let unusable = |why: String| {
         let hint = "give a PEM file with the certificates to trust with --ca";
         ErrorWithHint::new(format!("{}: {why}", path.display()), hint)
     };
     let pem = regular_file::read(path).map_err(|error| unusable(error.to_string()))?;
-    let trust = read(&pem).map_err(|none| unusable(none.to_string()))?;
+    let trust = match is_exact {
+        true => Trust::exactly(&pem),
+        false => Trust::pem(&pem),
+    };
+    let trust = trust.map_err(|none| unusable(none.to_string()))?;
     Ok(Arc::new(tls::client(trust, None)?))
 }
 

@@ -414,7 +414,7 @@ impl Store for SqliteStore {
     }
 
     async fn acme_entries(&self) -> Result<AcmeEntries, StoreError> {
-        self.read(|connection| acme::entries(connection)).await
+        self.read(acme::entries).await
     }
 
     async fn lease_acme(&self, lease: AcmeLease<'_>) -> Result<bool, StoreError> {
