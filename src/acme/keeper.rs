@@ -33,6 +33,8 @@ const LEASE: Duration = Duration::from_secs(30);
 const PROLONG: Duration = Duration::from_secs(8);
 /// How long the start waits for the certificate of the store.
 const START_WITHIN: Duration = Duration::from_secs(3);
+/// The longest report of a failure, in characters.
+const WORDS_MAX: usize = 600;
 /// The problem's subject.
 const SUBJECT: &str = "acme";
 
@@ -223,8 +225,11 @@ impl Keeper {
             before.and_then(|it| entries::read(&it, &names.attempt));
         let before = before.or_else(|| self.own_failure(names).cloned());
         let is_counted = error.is_counted();
-        let failed =
-            schedule::after_failure(now_ms(), before.as_ref(), is_counted, error.to_string());
+        // The authority chose the words.
+        let words = error.to_string();
+        let words = words.chars().filter(|it| !it.is_control());
+        let why = words.take(WORDS_MAX).collect();
+        let failed = schedule::after_failure(now_ms(), before.as_ref(), is_counted, why);
         let lease = AcmeLease {
             owner: &self.owner,
             now_ms: now_ms(),

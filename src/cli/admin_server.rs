@@ -24,7 +24,12 @@ pub struct AdminServer {
     token: Option<String>,
     /// A PEM file with the certificates to trust of a server at https:// [default: the certificate of
     /// admin.tls of the routes file, or with --url the roots of this machine]
-    #[arg(long, value_name = "FILE", env = "WATERSHED_CA")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "WATERSHED_CA",
+        hide_env_values = true
+    )]
     ca: Option<PathBuf>,
     #[command(flatten)]
     file: ConfigFile,
