@@ -3,6 +3,8 @@
 
 #![deny(unsafe_code)]
 
+#[cfg(feature = "acme")]
+pub mod acme;
 pub mod admin;
 pub mod archive;
 pub mod cli;
@@ -11,6 +13,7 @@ pub mod features;
 pub mod journal;
 pub mod notify;
 pub mod otel;
+pub mod private_file;
 pub mod proxy;
 pub mod rate_limit;
 #[cfg(feature = "redis")]

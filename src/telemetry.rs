@@ -185,6 +185,8 @@ pub struct Telemetry {
     pub messages: MessageCounters,
     /// The archive.
     pub archive: ArchiveCounters,
+    /// Certificates by ACME.
+    pub acme: AcmeCounters,
     /// Panics, by the task that panicked.
     pub panics: Panics,
     /// Problems that a person should solve.
@@ -221,6 +223,15 @@ pub struct ArchiveCounters {
     pub waiting: AtomicU64,
     /// Bytes of the journal that are kept for the archive alone.
     pub held_bytes: AtomicU64,
+}
+
+/// Certificates by ACME since the start, as far as this process ordered them.
+#[derive(Debug, Default)]
+pub struct AcmeCounters {
+    /// Orders that were begun.
+    pub orders: AtomicU64,
+    /// Attempts that failed.
+    pub failures: AtomicU64,
 }
 
 /// Problems that do not stop requests. Each is a sentence with its cause and its fix.

@@ -1,5 +1,6 @@
 //! A small HTTP client of the admin API, for commands.
 
+use crate::regular_file;
 use crate::server::ErrorWithHint;
 use crate::tasks;
 use crate::tls::{self, Trust};
@@ -12,6 +13,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -28,19 +30,40 @@ pub struct Reply {
     pub text: String,
 }
 
+/// How a command and a server know each other.
+#[derive(Clone, Debug, Default)]
+pub struct Credentials {
+    /// The token of the command, if there is one.
+    pub token: Option<String>,
+    /// Which servers at https:// are the right ones.
+    pub trust: ServerTrust,
+}
+
+/// Which servers at https:// are the right ones.
+#[derive(Clone, Debug, Default)]
+pub enum ServerTrust {
+    /// Those that the roots of this machine verify.
+    #[default]
+    System,
+    /// Those that the certificates of a PEM file verify.
+    Authorities(PathBuf),
+    /// The one that presents the certificate of this PEM file, whatever it is called.
+    Exactly(PathBuf),
+}
+
 /// Sends a GET request, and returns the body of a successful response.
-pub async fn fetch(url: &str, token: Option<&str>) -> anyhow::Result<String> {
-    ask(Method::GET, url, token, String::new()).await?.success()
+pub async fn fetch(url: &str, credentials: &Credentials) -> anyhow::Result<String> {
+    get(url, credentials).await?.success()
 }
 
 /// Posts JSON, and returns the body of a successful response.
-pub async fn post(url: &str, token: Option<&str>, json: String) -> anyhow::Result<String> {
-    ask(Method::POST, url, token, json).await?.success()
+pub async fn post(url: &str, credentials: &Credentials, json: String) -> anyhow::Result<String> {
+    ask(Method::POST, url, credentials, json).await?.success()
 }
 
 /// Sends a GET request, and returns any response.
-pub async fn get(url: &str, token: Option<&str>) -> anyhow::Result<Reply> {
-    ask(Method::GET, url, token, String::new()).await
+pub async fn get(url: &str, credentials: &Credentials) -> anyhow::Result<Reply> {
+    ask(Method::GET, url, credentials, String::new()).await
 }
 
 /// Sends any request, and returns any response.
@@ -51,7 +74,7 @@ pub async fn respond_to(
     let uri: Uri = url
         .parse()
         .with_context(|| format!("{url:?} is not an address"))?;
-    answer(&uri, request).await
+    answer(&uri, &ServerTrust::System, request).await
 }
 
 /// Sends a GET request for `/`, and returns the status of the response, whatever it is.
@@ -61,13 +84,15 @@ pub async fn try_address(url: &str) -> anyhow::Result<StatusCode> {
         .with_context(|| format!("{url:?} is not an address"))?;
     let authority = uri.authority().context("it has no host")?;
     let request = Request::builder().uri("/").header(HOST, authority.as_str());
-    Ok(answer(&uri, request.body(Full::default())?).await?.status())
+    let request = request.body(Full::default())?;
+    let response = answer(&uri, &ServerTrust::System, request).await?;
+    Ok(response.status())
 }
 
 async fn ask(
     method: Method,
     url: &str,
-    token: Option<&str>,
+    credentials: &Credentials,
     body: String,
 ) -> anyhow::Result<Reply> {
     let uri: Uri = url
@@ -79,10 +104,11 @@ async fn ask(
     if let Some(authority) = uri.authority() {
         request = request.header(HOST, authority.as_str());
     }
-    if let Some(token) = token {
+    if let Some(token) = &credentials.token {
         request = request.header(AUTHORIZATION, format!("Bearer {token}"));
     }
-    let answered = answer(&uri, request.body(Full::from(body))?).await;
+    let request = request.body(Full::from(body))?;
+    let answered = answer(&uri, &credentials.trust, request).await;
     let response = answered.map_err(|error| {
         if error.is::<ErrorWithHint>() {
             return error;
@@ -136,12 +162,16 @@ fn place(uri: &Uri) -> Option<String> {
     Some(format!("{}://{}", uri.scheme_str()?, uri.authority()?))
 }
 
-async fn answer(uri: &Uri, request: Request<Full<Bytes>>) -> anyhow::Result<Response<Incoming>> {
+async fn answer(
+    uri: &Uri,
+    trust: &ServerTrust,
+    request: Request<Full<Bytes>>,
+) -> anyhow::Result<Response<Incoming>> {
     let host = uri.host().context("it has no host")?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let (tls, usual) = match uri.scheme_str() {
         Some("http") => (None, 80),
-        Some("https") => (Some(TlsConnector::from(trusting()?)), 443),
+        Some("https") => (Some(TlsConnector::from(trusting(trust)?)), 443),
         _ => anyhow::bail!("it begins with neither http:// nor https://"),
     };
     let port = uri.port_u16().unwrap_or(usual);
@@ -153,11 +183,29 @@ async fn answer(uri: &Uri, request: Request<Full<Bytes>>) -> anyhow::Result<Resp
     send(tls.connect(name, stream).await?, request).await
 }
 
-/// Makes a TLS configuration with the roots of this machine, or those that `SSL_CERT_FILE` and
+/// Makes a TLS configuration. The roots of this machine may be those that `SSL_CERT_FILE` and
 /// `SSL_CERT_DIR` name.
-fn trusting() -> anyhow::Result<Arc<ClientConfig>> {
-    let trust =
-        Trust::system().map_err(|none| ErrorWithHint::new(none.to_string(), none.fix("")))?;
+fn trusting(trust: &ServerTrust) -> anyhow::Result<Arc<ClientConfig>> {
+    let (path, is_exact) = match trust {
+        ServerTrust::System => {
+            let roots = Trust::system();
+            let roots =
+                roots.map_err(|none| ErrorWithHint::new(none.to_string(), none.fix("--ca")))?;
+            return Ok(Arc::new(tls::client(roots, None)?));
+        }
+        ServerTrust::Authorities(path) => (path, false),
+        ServerTrust::Exactly(path) => (path, true),
+    };
+    let unusable = |why: String| {
+        let hint = "give a PEM file with the certificates to trust with --ca";
+        ErrorWithHint::new(format!("{}: {why}", path.display()), hint)
+    };
+    let pem = regular_file::read(path).map_err(|error| unusable(error.to_string()))?;
+    let trust = match is_exact {
+        true => Trust::exactly(&pem),
+        false => Trust::pem(&pem),
+    };
+    let trust = trust.map_err(|none| unusable(none.to_string()))?;
     Ok(Arc::new(tls::client(trust, None)?))
 }
 

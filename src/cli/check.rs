@@ -63,10 +63,10 @@ pub fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
 fn text(checked: &CheckedFile<'_>) -> String {
     let CheckedFile { plan, decided, .. } = *checked;
     let mut text = format!(
-        "{} is valid:\n  listens on {}, results at http://{}/admin/results\n",
+        "{} is valid:\n  listens on {}, results at {}\n",
         checked.path.display(),
         plan.listen,
-        plan.admin.listen
+        plan.admin.results_url(plan.admin.listen)
     );
     for experiment in of_file(decided) {
         let group = |group: &Group| {
@@ -162,7 +162,7 @@ fn document(checked: &CheckedFile<'_>) -> Value {
         "valid": true,
         "file": checked.path,
         "listen": plan.listen.to_string(),
-        "results": format!("http://{}/admin/results", plan.admin.listen),
+        "results": plan.admin.results_url(plan.admin.listen),
         "experiments": experiments.collect::<Vec<Value>>(),
         "default": *plan.upstream(plan.default).name,
         "promotions": promotions(checked),

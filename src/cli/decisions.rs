@@ -65,7 +65,7 @@ fn decide(
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let answer = runtime.block_on(post(&url, server.token.as_deref(), said.to_string()))?;
+    let answer = runtime.block_on(post(&url, &server.credentials, said.to_string()))?;
     let done: Value = serde_json::from_str(&answer)?;
     let text = |key: &str| done[key].as_str().unwrap_or_default().to_owned();
     let text = || match done["changed"] == true {

@@ -1,6 +1,6 @@
 //! `watershed demo`: runs a site, the proxy and visitors on this machine.
 
-use super::admin_client::fetch;
+use super::admin_client::{Credentials, fetch};
 use super::output::Output;
 use super::{demo_site, visitors};
 use crate::config;
@@ -113,15 +113,16 @@ async fn show(
     visitors::visit(site, arguments.visitors, move || tick.inc(1)).await?;
     bar.finish();
     let results = format!("http://{admin}/admin/results");
+    let credentials = Credentials::default();
     // All responses are in the results once the lag is zero.
     let found = loop {
-        let found: serde_json::Value = serde_json::from_str(&fetch(&results, None).await?)?;
+        let found: serde_json::Value = serde_json::from_str(&fetch(&results, &credentials).await?)?;
         if found["store"]["lag_events"] == 0 {
             break found;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     };
-    let text = fetch(&format!("{results}?format=text"), None).await?;
+    let text = fetch(&format!("{results}?format=text"), &credentials).await?;
     let document = || {
         json!({
             "site": format!("http://{site}/"),

@@ -90,7 +90,7 @@ async fn ask_results(arguments: &Arguments, diagnosis: &mut Diagnosis) {
     let asked = async {
         let server = arguments.server.find()?;
         let url = format!("{}/admin/results?format=json", server.url);
-        let text = tokio::time::timeout(arguments.timeout, fetch(&url, server.token.as_deref()));
+        let text = tokio::time::timeout(arguments.timeout, fetch(&url, &server.credentials));
         anyhow::Ok(serde_json::from_str::<Value>(&text.await??)?)
     };
     match asked.await {

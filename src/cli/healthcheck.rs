@@ -1,12 +1,13 @@
 //! `watershed healthcheck`: asks a running watershed whether it is ready, for containers without curl.
 
-use super::admin_client::fetch;
-use super::admin_server::health_address;
+use super::admin_client::{Credentials, fetch};
+use super::admin_server::{health_url, server_trust};
 use super::config_file::ConfigFile;
 use super::output::Output;
 use crate::config;
 use anyhow::Context;
 use serde_json::json;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// The time to the whole response.
@@ -21,23 +22,36 @@ pub struct Arguments {
     /// The address to ask [default: admin.health of the file, or else admin.listen]
     #[arg(long, value_name = "URL", conflicts_with = "config")]
     url: Option<String>,
+    /// A PEM file with the certificates to trust of a server at https:// [default: the certificate of
+    /// admin.tls of the file, or with --url the roots of this machine]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "WATERSHED_CA",
+        hide_env_values = true
+    )]
+    ca: Option<PathBuf>,
 }
 
 /// Prints what `/admin/readyz` responds; fails unless the process is ready.
 pub fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
-    let url = match &arguments.url {
-        Some(url) => url.trim_end_matches('/').to_owned(),
+    let (url, access) = match &arguments.url {
+        Some(url) => (url.trim_end_matches('/').to_owned(), None),
         None => {
             let access = config::admin_access(&arguments.file.path()?)?;
-            format!("http://{}", health_address(&access)?)
+            (health_url(&access)?, Some(access))
         }
+    };
+    let credentials = Credentials {
+        token: None,
+        trust: server_trust(arguments.ca.as_ref(), access.as_ref()),
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let response = runtime.block_on(async {
         let ready = format!("{url}/admin/readyz");
-        tokio::time::timeout(TIMEOUT, fetch(&ready, None)).await
+        tokio::time::timeout(TIMEOUT, fetch(&ready, &credentials)).await
     });
     let late = || format!("no response from {url} within {} s", TIMEOUT.as_secs());
     let response = response.with_context(late)??;

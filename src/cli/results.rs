@@ -46,7 +46,7 @@ pub fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
         is_terminal && shows_colours(),
         output,
     );
-    let ask = || runtime.block_on(fetch(&url, server.token.as_deref()));
+    let ask = || runtime.block_on(fetch(&url, &server.credentials));
     let mut shown = ask()?;
     let mut out = std::io::stdout();
     if !arguments.watch {

@@ -84,7 +84,7 @@ pub fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
         output.print(String::new, || {
             json!({
                 "site": format!("http://{site}"),
-                "results": format!("http://{admin}/admin/results"),
+                "results": plan.admin.results_url(admin),
             })
         })?;
         let options = server::RunOptions {

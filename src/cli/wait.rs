@@ -161,7 +161,7 @@ async fn gate(arguments: &Arguments, server: &ServerAddress, goal: &str) -> anyh
     let name: String = form_urlencoded::byte_serialize(arguments.experiment.as_bytes()).collect();
     let base = &server.url;
     let url = format!("{base}/admin/experiments/{name}/gate?for={goal}");
-    let reply = get(&url, server.token.as_deref()).await?;
+    let reply = get(&url, &server.credentials).await?;
     match reply.status {
         StatusCode::OK | StatusCode::CONFLICT => Ok(serde_json::from_str(&reply.text)?),
         StatusCode::NOT_FOUND => {

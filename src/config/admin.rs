@@ -1,12 +1,16 @@
 //! `admin:`: the admin API and its tokens.
 
 use super::name::check_name;
-use super::plan::{Admin, Origins, Secret, Token, TokenRole};
+use super::plan::{Admin, AdminTls, Origins, Secret, Token, TokenRole};
 use super::privacy;
 use super::reader::Node;
+use super::tls::{self, Watched};
 use crate::experiment::key_ring::KeyRing;
+use crate::tls::{MinVersion, PresentedCertificates, ServerSettings};
 use sha2::{Digest, Sha256};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 const ROLES: &[(&str, TokenRole)] = &[
     ("flags", TokenRole::Flags),
@@ -19,7 +23,13 @@ const LONG: usize = 16;
 const TOKEN: &str = "a long random text, such as `watershed token` prints";
 const HASH: &str = "sha256: and 64 hexadecimal digits, such as `watershed token` prints";
 
-pub fn read(root: &Node<'_>, public: SocketAddr, session_keys: KeyRing) -> Admin {
+/// Reads the admin API, which listens at another address than `public`.
+pub fn read(
+    root: &Node<'_>,
+    public: SocketAddr,
+    session_keys: KeyRing,
+    watched: &mut Watched,
+) -> Admin {
     let node = root.get("admin");
     if let Some(node) = &node {
         node.keys(&[
@@ -31,6 +41,7 @@ pub fn read(root: &Node<'_>, public: SocketAddr, session_keys: KeyRing) -> Admin
             ("token", "a text; or ${NAME}, or file:PATH"),
             ("tokens", "{ NAME: { role: read, hash: sha256:… } }"),
             ("flags", "{ origins: [ … ] }: whose pages may evaluate flags (OFREP)"),
+            ("tls", "{ cert: FILE, key: FILE }: the certificate of https:// at `listen`"),
         ]);
     }
     let below = |key: &str| node.as_ref().and_then(|node| node.get(key));
@@ -65,19 +76,7 @@ pub fn read(root: &Node<'_>, public: SocketAddr, session_keys: KeyRing) -> Admin
     }
     if let Some(node) = written {
         let asked = one.is_some() || several.is_some_and(|node| !node.named("token").is_empty());
-        if !listen.ip().is_loopback() && !asked {
-            let hint = "write `admin: { listen: …, token: … }`, or listen on 127.0.0.1";
-            node.problem(
-                format!("{listen} is not a loopback address, and there is no token"),
-                hint,
-            );
-        }
-        if listen == public && listen.port() != 0 {
-            node.problem(
-                format!("{listen} is already the address of `listen`"),
-                "write another port",
-            );
-        }
+        check_listen(&node, listen, public, asked);
     }
     let health = below("health").and_then(|node| health(root, &node, public, listen));
     Admin {
@@ -86,6 +85,24 @@ pub fn read(root: &Node<'_>, public: SocketAddr, session_keys: KeyRing) -> Admin
         tokens,
         session_keys,
         flag_origins: below("flags").map_or(Origins::Listed([].into()), |node| origins(&node)),
+        tls: below("tls").and_then(|node| admin_tls(&node, watched)),
+    }
+}
+
+/// Checks the written address: beyond loopback a token is asked for, and the site has another one.
+fn check_listen(node: &Node<'_>, listen: SocketAddr, public: SocketAddr, asks_token: bool) {
+    if !listen.ip().is_loopback() && !asks_token {
+        let hint = "write `admin: { listen: …, token: … }`, or listen on 127.0.0.1";
+        node.problem(
+            format!("{listen} is not a loopback address, and there is no token"),
+            hint,
+        );
+    }
+    if listen == public && listen.port() != 0 {
+        node.problem(
+            format!("{listen} is already the address of `listen`"),
+            "write another port",
+        );
     }
 }
 
@@ -98,6 +115,8 @@ pub struct AdminAccess {
     pub health: Option<SocketAddr>,
     /// A token, if the file has one that is no hash: rather one that may decide.
     pub token: Option<Secret>,
+    /// The PEM file of its certificate, if it has TLS.
+    pub certificate: Option<PathBuf>,
 }
 
 impl AdminAccess {
@@ -123,12 +142,56 @@ impl AdminAccess {
         let one = below("token").map(|node| (false, node));
         let mut all: Vec<(bool, Node<'_>)> = one.into_iter().chain(several).collect();
         all.sort_by_key(|(only_reads, _)| *only_reads);
+        let tls = below("tls");
+        let certificate = tls.map(|tls| {
+            let cert = tls.get("cert").and_then(|cert| {
+                let path = cert.text(tls::CERTIFICATE)?;
+                Some(cert.file(path))
+            });
+            if cert.is_none() {
+                tls.missing("cert", tls::CERTIFICATE);
+            }
+            cert
+        });
+        let certificate = match certificate {
+            Some(certificate) => Some(certificate?),
+            None => None,
+        };
         let mut readable = all.iter().filter_map(|(_, node)| node.secret("a text"));
         Some(AdminAccess {
             listen,
             health,
             token: readable.next(),
+            certificate,
         })
+    }
+}
+
+/// Reads TLS of the admin API.
+fn admin_tls(node: &Node<'_>, watched: &mut Watched) -> Option<AdminTls> {
+    if !node.keys(&[("cert", tls::CERTIFICATE), ("key", tls::KEY)]) {
+        return None;
+    }
+    let (pair, certificate) = tls::certified(node, watched)?;
+    let settings = ServerSettings {
+        certificates: Arc::new(PresentedCertificates {
+            of_files: vec![pair],
+            obtained: None,
+        }),
+        min_version: MinVersion::Tls12,
+        ciphers: None,
+        clients: None,
+        protocols: vec![b"http/1.1".to_vec()],
+    };
+    match crate::tls::server(settings) {
+        Ok(config) => Some(AdminTls {
+            config: Arc::new(config),
+            certificate,
+        }),
+        Err(error) => {
+            node.problem(format!("TLS is not possible: {error}"), tls::CERTIFICATE);
+            None
+        }
     }
 }
 

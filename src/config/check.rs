@@ -8,7 +8,7 @@ use super::plan::{Journal, Plan};
 use super::reader::{Node, ReadContext};
 use super::{
     admin, archive, counting, error_pages, lifecycle, limits, logging, plan, privacy, routes,
-    segments, tls, tracing, upstreams, webhooks,
+    segments, server_tls, tracing, upstreams, webhooks,
 };
 use crate::experiment::key_ring::KeyRing;
 use std::collections::BTreeMap;
@@ -126,7 +126,7 @@ const KEYS: &[(&str, &str)] = &[
     ),
     (
         "tls",
-        "{ listen: 0.0.0.0:8443, certificates: { cert: FILE, key: FILE } }",
+        "{ listen: 0.0.0.0:8443, certificates: { cert: FILE, key: FILE }, acme, min_version, ciphers, client_certificates }",
     ),
     ("files", FILES),
     (
@@ -167,8 +167,8 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
     let keys = |purpose| KeyRing::new(purpose, &secret, []);
     Plan {
         listen,
-        tls: tls::server(root, &mut watched),
-        admin: admin::read(root, listen, keys(plan::SESSION_KEYS)),
+        tls: server_tls::read(root, &mut watched),
+        admin: admin::read(root, listen, keys(plan::SESSION_KEYS), &mut watched),
         store: super::store::store(root, &mut watched),
         archive: archive::read(root, journal.quota_bytes),
         journal,

@@ -13,6 +13,7 @@ const OWN: &[&[&str]] = &[
     &["listen"],
     &["admin", "listen"],
     &["admin", "health"],
+    &["admin", "tls"],
     &["tls", "listen"],
     &["store"],
     &["journal"],

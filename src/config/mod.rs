@@ -5,6 +5,7 @@
 //! ([`environment`]), and reads the keys into the plan ([`check`]). On the way it collects all errors with
 //! their positions ([`reader`], [`diagnostic`]).
 
+mod acme;
 mod admin;
 mod admission;
 mod algorithm;
@@ -45,6 +46,7 @@ mod routes;
 mod schema;
 mod secret_text;
 mod segments;
+mod server_tls;
 mod snippet;
 mod source_map;
 mod store;

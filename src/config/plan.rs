@@ -11,7 +11,7 @@ mod tls;
 mod upstream;
 mod webhooks;
 
-pub use admin::{Admin, Origins, PRIVATE_COOKIES, SESSION_COOKIE, Token, TokenRole};
+pub use admin::{Admin, AdminTls, Origins, PRIVATE_COOKIES, SESSION_COOKIE, Token, TokenRole};
 pub use archive::{Archive, ArchiveTarget, BucketPath};
 pub use limits::{Limits, Timeouts};
 pub use logging::{AccessLog, LogTo, LogUser, Otlp, Tracing};
@@ -19,7 +19,7 @@ pub use route::{
     ErrorPages, FixedResponse, HttpsRedirect, HttpsRules, Route, RouteAnswer, RouteIndex,
 };
 pub use secret::Secret;
-pub use tls::{ServerTls, TlsCertificate};
+pub use tls::{Acme, AcmeChallenge, AcmeSettings, ServerTls, TlsCertificate};
 pub use upstream::{
     Balance, Ejection, EndpointAddress, EndpointBounds, EndpointId, EndpointName, Health,
     NameAnswer, ResolvedNames, Transport, Upstream, UpstreamHost, UpstreamSite, UpstreamTls,

@@ -1,70 +1,21 @@
-//! `tls:`: the certificates of this process, and those that it accepts of upstreams.
+//! Certificates and keys in files, and `tls` of servers that this process is a client of.
 
-use super::plan::{ServerTls, TlsCertificate, UpstreamTls};
+use super::plan::{TlsCertificate, UpstreamTls};
 use super::reader::Node;
 use crate::regular_file;
 use crate::tls::{self, NoIdentity, Trust};
-use rustls::ServerConfig;
 use rustls::pki_types::ServerName;
-use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-const CERTIFICATE: &str = "a PEM file with the certificate and its chain";
-const KEY: &str = "a PEM file with the certificate's private key";
+/// What `cert` holds.
+pub const CERTIFICATE: &str = "a PEM file with the certificate and its chain";
+/// What `key` holds.
+pub const KEY: &str = "a PEM file with the certificate's private key";
 
 /// Files whose change is a change of the plan.
 pub type Watched = Vec<PathBuf>;
-
-/// Reads TLS to clients.
-pub fn server(root: &Node<'_>, watched: &mut Watched) -> Option<ServerTls> {
-    let node = root.get("tls")?;
-    node.keys(&[
-        ("listen", "the address with TLS, such as 0.0.0.0:8443"),
-        (
-            "certificates",
-            "{ cert: FILE, key: FILE }, or a list of them",
-        ),
-    ]);
-    let Some(listen) = node.get("listen") else {
-        node.missing("listen", "the address with TLS, such as 0.0.0.0:8443");
-        return None;
-    };
-    let Some(certificates) = node.get("certificates") else {
-        node.missing("certificates", "{ cert: site.pem, key: site.key }");
-        return None;
-    };
-    let listen = listen.listen_address();
-    let read = |node: &Node<'_>| {
-        node.keys(&[("cert", CERTIFICATE), ("key", KEY)]);
-        certified(node, watched)
-    };
-    let keys: Vec<_> = certificates.items().iter().map(read).collect();
-    if keys.is_empty() {
-        certificates.problem(
-            "there is no certificate",
-            "at least one: { cert: site.pem, key: site.key }",
-        );
-    }
-    let keys: Option<Vec<_>> = keys.into_iter().collect();
-    let (keys, certificates): (Vec<_>, Vec<_>) = keys?.into_iter().unzip();
-    let builder = ServerConfig::builder_with_provider(tls::provider());
-    // The provider supports these versions.
-    let builder = builder.with_safe_default_protocol_versions().ok()?;
-    let mut config = builder
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::new(Certificates(keys)));
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    if let Ok(ticketer) = rustls::crypto::ring::Ticketer::new() {
-        config.ticketer = ticketer;
-    }
-    Some(ServerTls {
-        listen: listen?,
-        config: Arc::new(config),
-        certificates: certificates.into(),
-    })
-}
 
 /// Reads TLS to a server: the certificates to trust, the name in its certificate, and the client
 /// certificate. `owner` is the server, which may have no `tls` keys.
@@ -137,7 +88,7 @@ pub fn trust(
 }
 
 /// Reads the certificate and key that `cert` and `key` name.
-fn certified(
+pub fn certified(
     node: &Node<'_>,
     watched: &mut Watched,
 ) -> Option<(Arc<CertifiedKey>, TlsCertificate)> {
@@ -173,7 +124,8 @@ pub fn pair(cert: &Node<'_>, key: &Node<'_>, watched: &mut Watched) -> Option<Ar
     }
 }
 
-fn contents(node: &Node<'_>, allowed: &str, watched: &mut Watched) -> Option<Vec<u8>> {
+/// Reads the file that this value names.
+pub fn contents(node: &Node<'_>, allowed: &str, watched: &mut Watched) -> Option<Vec<u8>> {
     let path = node.file(node.text(allowed)?);
     watched.push(path.clone());
     match regular_file::read(&path) {
@@ -185,26 +137,5 @@ fn contents(node: &Node<'_>, allowed: &str, watched: &mut Watched) -> Option<Vec
             );
             None
         }
-    }
-}
-
-/// Presents the first certificate for the requested name, or else the first one.
-#[derive(Debug)]
-struct Certificates(Vec<Arc<CertifiedKey>>);
-
-impl ResolvesServerCert for Certificates {
-    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let name = hello
-            .server_name()
-            .and_then(|name| ServerName::try_from(name).ok());
-        let is_for = |key: &&Arc<CertifiedKey>| {
-            let certificate = key.end_entity_cert().ok();
-            let certificate = certificate.map(webpki::EndEntityCert::try_from);
-            name.as_ref().is_some_and(|name| {
-                matches!(&certificate, Some(Ok(it)) if it.verify_is_valid_for_subject_name(name).is_ok())
-            })
-        };
-        let found = self.0.iter().find(is_for).or(self.0.first());
-        found.cloned()
     }
 }

@@ -22,6 +22,8 @@ pub struct ClientInfo {
     pub secure: bool,
     /// The address with the end of its line, as `X-Forwarded-For` has it.
     pub(in crate::proxy) line: Box<[u8]>,
+    /// The header lines that tell upstreams of the certificate that it has presented.
+    pub(in crate::proxy) certificate: Option<Box<[u8]>>,
 }
 
 impl ClientInfo {
@@ -32,6 +34,15 @@ impl ClientInfo {
             protocol,
             secure,
             line: format!("{address}\r\n").into_bytes().into(),
+            certificate: None,
+        }
+    }
+
+    /// The same with a certificate that was verified, as these header lines tell.
+    pub fn with_certificate(self, certificate: Option<Box<[u8]>>) -> ClientInfo {
+        ClientInfo {
+            certificate,
+            ..self
         }
     }
 

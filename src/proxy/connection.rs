@@ -1,6 +1,7 @@
 //! The life of a client's connection.
 
 use crate::config::plan::{Plan, ServerTls};
+use crate::proxy::client::{ClientInfo, Protocol};
 use crate::proxy::connection_limits::Slot;
 use crate::proxy::error_response::ErrorCode;
 use crate::proxy::h1::server::{ConnectionEnd, Http1Connection, Remains};
@@ -14,6 +15,7 @@ use crate::proxy::socket::{self, Socket};
 use crate::proxy::tunnel::{self, IdleLimits, TunnelSide};
 use crate::tasks::PhaseWatch;
 use crate::telemetry::HttpProtocol;
+use crate::tls::{self, ClientCertificateHeader};
 use std::io;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -21,8 +23,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 
 /// How long a connection that is refused may take to say what it speaks.
 const FIRST_WORD: Duration = Duration::from_secs(1);
@@ -91,10 +93,18 @@ async fn tell_full(
 }
 
 struct Opened {
-    /// Whose it is.
-    client: IpAddr,
-    http2: bool,
+    client: ClientInfo,
     transport: Transport,
+}
+
+impl Opened {
+    /// A connection without TLS, or before it.
+    fn of(address: IpAddr, transport: Transport) -> Opened {
+        Opened {
+            client: ClientInfo::new(address, Protocol::Http1, false),
+            transport,
+        }
+    }
 }
 
 enum Transport {
@@ -102,6 +112,10 @@ enum Transport {
     Full(Vec<u8>),
     /// The first bytes; none when the client left without a word.
     Plain(Vec<u8>),
+    /// The client speaks no TLS where TLS is spoken.
+    NoTls,
+    /// An authority has seen what it asked for.
+    Proved,
     Tls(Box<TlsStream<Replayed<Socket>>>),
 }
 
@@ -117,29 +131,59 @@ async fn open(
         let said = protocol_detect::speaks_for(&mut socket, &mut first).await?;
         client = said.unwrap_or(peer);
         if !believed_client::trusts(plan, client) && !counts(client) {
-            return Ok(Opened {
-                client,
-                http2: false,
-                transport: Transport::Full(first),
-            });
+            return Ok(Opened::of(client, Transport::Full(first)));
         }
     }
     let Some(tls) = tls else {
         let http2 = protocol_detect::is_http2(&mut socket, &mut first).await?;
-        let transport = Transport::Plain(first);
+        let protocol = protocol(http2);
         return Ok(Opened {
-            client,
-            http2,
-            transport,
+            client: ClientInfo::new(client, protocol, false),
+            transport: Transport::Plain(first),
         });
     };
-    let acceptor = TlsAcceptor::from(Arc::clone(&tls.config));
-    let stream = acceptor.accept(Replayed::new(first, socket)).await?;
+    if tls::is_plain_http(&first) {
+        return Ok(Opened::of(client, Transport::NoTls));
+    }
+    let Some(stream) = handshake(tls, Replayed::new(first, socket)).await? else {
+        return Ok(Opened::of(client, Transport::Proved));
+    };
+    let session = stream.get_ref().1;
+    let headers = tls.client_certificates.as_deref();
+    let shown = session.peer_certificates().and_then(|all| all.first());
+    let certificate = headers.zip(shown);
+    let certificate =
+        certificate.map(|(headers, shown)| ClientCertificateHeader::lines(headers, shown));
+    let protocol = protocol(session.alpn_protocol() == Some(b"h2"));
     Ok(Opened {
-        client,
-        http2: stream.get_ref().1.alpn_protocol() == Some(b"h2"),
+        client: ClientInfo::new(client, protocol, true).with_certificate(certificate),
         transport: Transport::Tls(Box::new(stream)),
     })
+}
+
+fn protocol(is_http2: bool) -> Protocol {
+    match is_http2 {
+        true => Protocol::Http2,
+        false => Protocol::Http1,
+    }
+}
+
+/// Accepts TLS. `None` where an authority has checked a challenge, after which nothing is said.
+async fn handshake(
+    tls: &ServerTls,
+    stream: Replayed<Socket>,
+) -> io::Result<Option<TlsStream<Replayed<Socket>>>> {
+    let Some(proofs) = tls.acme.as_ref().and_then(|acme| acme.proofs.as_ref()) else {
+        let acceptor = TlsAcceptor::from(Arc::clone(&tls.config));
+        return acceptor.accept(stream).await.map(Some);
+    };
+    let begun = LazyConfigAcceptor::new(Default::default(), stream).await?;
+    if !tls::is_challenge(&begun.client_hello()) {
+        return begun.into_stream(Arc::clone(&tls.config)).await.map(Some);
+    }
+    let mut stream = begun.into_stream(Arc::clone(proofs)).await?;
+    stream.shutdown().await?;
+    Ok(None)
 }
 
 async fn speak(
@@ -150,14 +194,15 @@ async fn speak(
     secure: bool,
     phase: PhaseWatch,
 ) -> Result<(), Box<dyn std::error::Error>> {
-    let ip = opened.client;
+    let Opened { client, transport } = opened;
+    let (ip, http2) = (client.address, client.protocol == Protocol::Http2);
     let sessions = &worker.telemetry().sessions;
-    let _counted = match &opened.transport {
-        Transport::Full(_) => None,
+    let _counted = match &transport {
+        Transport::Full(_) | Transport::NoTls | Transport::Proved => None,
         Transport::Plain(first) if first.is_empty() => None,
-        _ => Some(sessions.begin(opened.http2, secure)),
+        _ => Some(sessions.begin(http2, secure)),
     };
-    match (opened.transport, opened.http2) {
+    match (transport, http2) {
         (Transport::Full(first), _) => {
             worker.telemetry().refused_connections.add();
             match secure {
@@ -165,25 +210,31 @@ async fn speak(
                 false => Ok(Box::pin(tell_full(worker, plan, (socket, first), ip)).await?),
             }
         }
+        (Transport::NoTls, _) => {
+            count_unreadable(worker, HttpProtocol::Http11, ErrorCode::PlainHttp);
+            let said = access_log::refused(worker, ip, ErrorCode::PlainHttp);
+            Ok(Box::pin(close(plan, socket, &said, false)).await?)
+        }
+        (Transport::Proved, _) => Ok(()),
         (Transport::Plain(first), _) if first.is_empty() => Ok(()),
         (Transport::Plain(first), true) => {
             let stream = Replayed::new(first, socket.clone());
-            let served = Box::pin(h2::serve(worker, plan, stream, (ip, secure), phase)).await;
+            let served = Box::pin(h2::serve(worker, plan, stream, client, phase)).await;
             Box::pin(socket.close()).await;
             Ok(served?)
         }
         (Transport::Plain(first), false) => {
             let streams = (socket.clone(), &socket);
-            Ok(http1(worker, plan, streams, first, (ip, secure)).await?)
+            Ok(http1(worker, plan, streams, first, client).await?)
         }
         (Transport::Tls(stream), true) => {
-            let served = Box::pin(h2::serve(worker, plan, stream, (ip, secure), phase)).await;
+            let served = Box::pin(h2::serve(worker, plan, stream, client, phase)).await;
             Box::pin(socket.close()).await;
             Ok(served?)
         }
         (Transport::Tls(stream), false) => {
             let streams = (stream, &socket);
-            let served = http1(worker, plan, streams, Vec::new(), (ip, secure));
+            let served = http1(worker, plan, streams, Vec::new(), client);
             Ok(Box::pin(served).await?)
         }
     }
@@ -195,9 +246,10 @@ async fn http1<S: AsyncRead + AsyncWrite + Unpin>(
     plan: &Plan,
     streams: (S, &Socket),
     first: Vec<u8>,
-    (peer, secure): (IpAddr, bool),
+    client: ClientInfo,
 ) -> io::Result<()> {
-    let mut served = Http1Connection::new(worker, streams, first, (peer, secure));
+    let peer = client.address;
+    let mut served = Http1Connection::new(worker, streams, first, client);
     let ended = served.serve().await;
     let Remains {
         stream,

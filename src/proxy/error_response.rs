@@ -53,6 +53,8 @@ pub enum ErrorCode {
     TooMany,
     /// The limit of connections, of this client or of all, is reached.
     Full,
+    /// The client speaks HTTP without TLS where TLS is spoken.
+    PlainHttp,
     /// The target is longer than `limits.target`.
     TargetTooLong,
     /// The head is larger than `limits.head`, or has more fields than `limits.headers`.
@@ -134,6 +136,7 @@ impl ErrorCode {
                 "too_many_connections",
                 Client,
             ),
+            PlainHttp => (StatusCode::BAD_REQUEST, "plain_http", Client),
             Length => (StatusCode::BAD_REQUEST, "content_length", Client),
             Coding => (StatusCode::BAD_REQUEST, "transfer_encoding", Client),
             Chunk => (StatusCode::BAD_REQUEST, "chunk", Client),
@@ -229,5 +232,10 @@ pub fn with_page(code: ErrorCode, id: Option<&str>, page: Option<&FixedResponse>
 /// The body of an error response.
 pub fn text(status: StatusCode, token: &str) -> String {
     let phrase = status.canonical_reason().unwrap_or_default();
-    format!("{} {phrase}: {token}\n", status.as_u16())
+    let advice = match token {
+        // People read it in a browser.
+        "plain_http" => "This port speaks TLS only: use an address that begins with https://\n",
+        _ => "",
+    };
+    format!("{} {phrase}: {token}\n{advice}", status.as_u16())
 }

@@ -41,6 +41,8 @@ pub enum LocalResponse {
     LastHop,
     /// Events that a browser reports.
     Report,
+    /// The question of an authority whether a name is this site's.
+    Challenge,
     /// A request without TLS to a site that is reached over TLS only.
     ToHttps,
     /// What a route or a group of the user says.

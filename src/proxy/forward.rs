@@ -15,6 +15,7 @@ use super::open_page::OpenPage;
 use super::snapshot::Snapshot;
 use crate::experiment::identity::Visitor;
 use crate::experiment::served_pages::VERSION_HEADER;
+use crate::tls::CLIENT_CERTIFICATE_HEADERS;
 
 /// A request that is forwarded.
 pub struct ForwardedRequest<'a, 'b> {
@@ -143,5 +144,15 @@ pub fn read<'b>(
     if client.protocol == Protocol::Http2 {
         (bounds.head_bytes, bounds.headers) = (usize::MAX, usize::MAX);
     }
-    request_head::read(input, &bounds, &snapshot.plan_headers.reserved, trusted)
+    let reserved = &snapshot.plan_headers.reserved;
+    let mut read = request_head::read(input, &bounds, reserved, trusted);
+    if (client.certificate.is_some() || reserved.tells_certificates())
+        && let Ok(Some(request)) = &mut read
+    {
+        // Whoever is trusted as a proxy has no say in who was verified here.
+        for name in &CLIENT_CERTIFICATE_HEADERS {
+            request.lines.take_named(name);
+        }
+    }
+    read
 }

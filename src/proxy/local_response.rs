@@ -8,7 +8,7 @@ use super::h1::request_head::Request;
 use super::h1::response_head::HeadWriter;
 use super::headers::forwarding::public_query;
 use super::request_body::{CONTINUE, RequestBody};
-use super::{beacon, last_hop};
+use super::{acme_challenge, beacon, last_hop};
 use crate::experiment::http_view::RequestView as _;
 use http::{HeaderValue, Response};
 
@@ -40,6 +40,11 @@ pub async fn answer<C: ClientStream, H: HeadWriter>(
             (response, error)
         }
         LocalResponse::OfPlan => (of_plan(exchange, request)?, None),
+        LocalResponse::Challenge => match challenge(exchange, request) {
+            Some(response) => (response, None),
+            // It was answered just now, and is over.
+            None => (refused(ErrorCode::Target), Some(ErrorCode::Target.token())),
+        },
         LocalResponse::ToHttps => match to_https(exchange, request) {
             Some(response) => (response, None),
             // A client that names no host can be sent nowhere.
@@ -61,6 +66,12 @@ fn of_plan(exchange: &Exchange<'_>, request: &Request<'_>) -> Option<Response<Ve
     let query = request.query().map(public_query);
     let changes = exchange.changes.as_ref()?;
     changes.own_response(plan, &exchange.assignment, query.as_deref())
+}
+
+/// The answer to the question of an authority.
+fn challenge(exchange: &Exchange<'_>, request: &Request<'_>) -> Option<Response<Vec<u8>>> {
+    let tls = exchange.snapshot.plan.tls.as_ref()?;
+    acme_challenge::answer(tls.acme.as_ref()?, request)
 }
 
 /// The same URL with `https`.

@@ -4,6 +4,7 @@
 //! [`h1`] and [`h2`] are the two protocols at the edge, [`headers`] what is added to and removed
 //! from heads, and [`observe`] what is journaled, logged and exported.
 
+mod acme_challenge;
 mod acquire;
 mod attempts;
 mod beacon;

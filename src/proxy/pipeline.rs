@@ -17,6 +17,7 @@
 //! [`begin`] runs the phases from parse to assign, [`exchange_with_upstream`] those from acquire to
 //! respond. An [`Exchange`] carries what they find from one to the next.
 
+use super::acme_challenge;
 use super::attempts::{self, AttemptFailure};
 use super::changes::{self, Changes, ServedBy};
 use super::client::{ClientInfo, Protocol};
@@ -355,6 +356,11 @@ fn admit(
     request: &Request<'_>,
     (over_tls, now): (bool, Instant),
 ) -> Option<LocalResponse> {
+    if let Some(acme) = plan.tls.as_ref().and_then(|tls| tls.acme.as_ref())
+        && acme_challenge::answer(acme, request).is_some()
+    {
+        return Some(LocalResponse::Challenge);
+    }
     if let Some(rate) = plan.limits.rate
         && let Some(address) = request.client()
         && !worker.rates.admit(address, now, rate)

@@ -102,11 +102,9 @@ impl Background {
         };
         let admin_state = admin_state(&opened, &shared, (&replica, &evaluator), server);
         let (history, loads) = start.history(file.clone(), &opened.active);
-        let others = vec![
+        let mut others = vec![
             history,
             start.first_connections(&plan),
-            #[cfg(feature = "dns")]
-            start.names(&opened.active),
             start.decisions(&opened, &decided),
             start.announcement(replica),
             start.retention(),
@@ -114,6 +112,7 @@ impl Background {
             start.reload(file, &opened.active, (reload_requests, loads)),
             start.health_checks(Arc::clone(&shared.health_registry)),
         ];
+        others.extend(start.of_features(&opened));
         let webhooks = start.webhooks(sources(&opened, &shared, board));
         let server_events = opened.server_events.map(|journal| {
             start.server_events(ServerEvents {
@@ -237,6 +236,28 @@ impl Start<'_> {
         self.supervisor
             .spawn_until(is_closing, "dns", Policy::Restart, move || {
                 dns::follow(Arc::clone(&active), plans.clone())
+            })
+    }
+
+    /// Starts the tasks that a build may leave out.
+    fn of_features(&self, opened: &Opened) -> Vec<Task> {
+        // Without any of them it is not used.
+        let _ = opened;
+        vec![
+            #[cfg(feature = "dns")]
+            self.names(&opened.active),
+            #[cfg(feature = "acme")]
+            self.certificates(&opened.certificates),
+        ]
+    }
+
+    /// Keeps a certificate by ACME.
+    #[cfg(feature = "acme")]
+    fn certificates(&self, keeper: &Arc<Mutex<crate::acme::Keeper>>) -> Task {
+        let keeper = Arc::clone(keeper);
+        self.supervisor
+            .spawn_until(is_closing, "certificates", Policy::Restart, move || {
+                crate::acme::Keeper::keep(Arc::clone(&keeper))
             })
     }
 

@@ -140,7 +140,8 @@ fn addresses(plan: &Plan, listeners: &Listeners) -> anyhow::Result<Vec<String>> 
     };
     let workers = plan.workers;
     let mut lines = vec![format!(
-        "serving on http://{public} with {workers} workers, results at http://{admin}/admin/results, counts in {store}"
+        "serving on http://{public} with {workers} workers, results at {}, counts in {store}",
+        plan.admin.results_url(admin)
     )];
     if let Some(address) = listeners.secure_address() {
         lines.push(format!("serving TLS on https://{address}"));

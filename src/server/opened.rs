@@ -41,6 +41,9 @@ pub struct Opened {
     pub keeper: journal::JournalMaintenance,
     /// The options of the journals.
     pub options: journal::Options,
+    /// Obtains certificates.
+    #[cfg(feature = "acme")]
+    pub certificates: Arc<tokio::sync::Mutex<crate::acme::Keeper>>,
 }
 
 impl Opened {
@@ -63,7 +66,15 @@ impl Opened {
         let decided = active_plan::recall(&*store, &decisions_file, &telemetry.problems).await;
         let secrets = Secrets::open(&plan, &*store, &telemetry).await?;
         let (active, plans) = ActivePlan::new(plan, file, decided, &secrets)?;
+        #[cfg(feature = "acme")]
+        let certificates = {
+            let (store, telemetry) = (Arc::clone(&store), Arc::clone(&telemetry));
+            let keeper = crate::acme::Keeper::open(plans.clone(), store, telemetry);
+            Arc::new(keeper.await.into())
+        };
         Ok(Opened {
+            #[cfg(feature = "acme")]
+            certificates,
             telemetry,
             supervisor,
             store,

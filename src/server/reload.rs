@@ -331,6 +331,17 @@ fn keep_archive(next: &mut Plan, old: &Plan) -> Option<&'static str> {
     has_changed.then_some("archive")
 }
 
+/// Hands the certificate and the answers that ACME has brought over to the next plan.
+fn keep_obtained(next: &Plan, old: &Plan) {
+    let obtained = |plan: &Plan| {
+        let acme = plan.tls.as_ref().and_then(|tls| tls.acme.as_ref());
+        acme.map(|acme| Arc::clone(&acme.obtained))
+    };
+    if let (Some(next), Some(old)) = (obtained(next), obtained(old)) {
+        next.replace(old.now());
+    }
+}
+
 fn reload_once(file: &Path, active: &ActivePlan) -> Result<String, Refused> {
     let old = active.plan();
     let next = config::load_again(file, &old.id_lists);
@@ -371,6 +382,7 @@ fn reload_once(file: &Path, active: &ActivePlan) -> Result<String, Refused> {
         kept.push("journal.path");
     }
     kept.extend(keep_archive(&mut next, &old));
+    keep_obtained(&next, &old);
     let to = |plan: &Plan| plan.access_log.as_ref().map(|log| log.to.clone());
     if to(&next) != to(&old) {
         kept.push("access_log");

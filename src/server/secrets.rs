@@ -2,14 +2,14 @@
 //! it, and in a private file beside the journal, for starts without the store.
 
 use crate::config::plan::Plan;
+use crate::private_file;
 use crate::regular_file;
 use crate::store::{Store, StoreError};
 use crate::telemetry::Telemetry;
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -230,25 +230,13 @@ fn is_secret(text: &str) -> bool {
     text.len() == DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// Writes the file in one step, readable by its owner only.
+/// Writes the file.
 fn write(file: &Path, known: &[String]) -> io::Result<()> {
     let contents = Contents {
         version: VERSION,
         secrets: known.to_vec(),
     };
-    let next = file.with_extension("next");
-    match fs::remove_file(&next) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut new = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&next)?;
-    new.write_all(&serde_json::to_vec(&contents)?)?;
-    new.sync_all()?;
-    fs::rename(&next, file)
+    private_file::write(file, &serde_json::to_vec(&contents)?)
 }
 
 /// Makes a secret in hexadecimal digits.

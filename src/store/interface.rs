@@ -1,5 +1,6 @@
 //! The trait that both stores implement.
 
+use super::acme::{AcmeEntries, AcmeLease};
 use super::decisions::{AuditEntry, StandingDecision, StandingDecisions, StoredDefinitions};
 use super::delta::{Applied, Delta, JournalId};
 use super::error::StoreError;
@@ -176,6 +177,20 @@ pub trait Store: Send + Sync {
         ours: &[(u64, String)],
         now_s: u64,
     ) -> Result<Vec<(u64, String)>, StoreError>;
+
+    /// Returns what replicas share of certificates by ACME.
+    async fn acme_entries(&self) -> Result<AcmeEntries, StoreError>;
+
+    /// Takes, prolongs or, for no time, gives back the lease of ACME. Returns false if another process has it.
+    async fn lease_acme(&self, lease: AcmeLease<'_>) -> Result<bool, StoreError>;
+
+    /// Writes entries of ACME, or removes those without a text, in one atomic step, if the owner has the
+    /// lease. Returns whether it has.
+    async fn write_acme(
+        &self,
+        lease: AcmeLease<'_>,
+        changes: &[(String, Option<String>)],
+    ) -> Result<bool, StoreError>;
 
     /// Reports an event: adds its messages in one atomic step, unless the event was reported before.
     async fn enqueue(

@@ -153,6 +153,23 @@ pub fn damaged_key(prefix: &str) -> String {
     format!("{prefix}:damaged")
 }
 
+/// The keys of certificates by ACME, which share a hash tag.
+#[derive(Clone, Debug)]
+pub struct AcmeKeys {
+    /// The process that talks to the authority; it expires.
+    pub lease: String,
+    /// A hash: name → account, certificate, or answer to a challenge.
+    pub entries: String,
+}
+
+/// Returns the keys of certificates by ACME.
+pub fn acme_keys(prefix: &str) -> AcmeKeys {
+    AcmeKeys {
+        lease: format!("{prefix}:{{acme}}:lease"),
+        entries: format!("{prefix}:{{acme}}:entries"),
+    }
+}
+
 /// The keys of messages to webhooks, which share a hash tag.
 #[derive(Clone, Debug)]
 pub struct MessageKeys {

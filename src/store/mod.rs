@@ -9,6 +9,7 @@
 //! `through` in the same atomic step as the counts. So a delta that is sent twice counts once, and
 //! a store that lost its last seconds is noticed and gets those records again.
 
+pub mod acme;
 pub mod aggregate;
 pub mod applied_cache;
 pub mod apply_semantics;

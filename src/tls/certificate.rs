@@ -2,7 +2,7 @@
 
 use x509_cert::certificate::{CertificateInner, Raw, Version};
 use x509_cert::der::{Decode, Error};
-use x509_cert::ext::pkix::BasicConstraints;
+use x509_cert::ext::pkix::{AuthorityKeyIdentifier, BasicConstraints};
 use x509_cert::time::Time;
 
 /// Facts of one certificate.
@@ -30,6 +30,16 @@ impl CertificateFacts {
             may_sign: body.version() != Version::V3 || constraints.is_some_and(|(_, it)| it.ca),
         })
     }
+}
+
+/// Returns the identifier of the authority's key in a certificate in DER, and the bytes of its serial
+/// number.
+pub fn identifier(der: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+    let certificate = CertificateInner::<Raw>::from_der(der).ok()?;
+    let body = certificate.tbs_certificate();
+    let authority = body.get_extension::<AuthorityKeyIdentifier>().ok()??.1;
+    let key = authority.key_identifier?.into_bytes();
+    Some((key.into_vec(), body.serial_number().as_bytes().to_vec()))
 }
 
 fn unix_s(time: Time) -> i64 {

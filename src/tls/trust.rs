@@ -5,6 +5,8 @@ use super::certificates::{certificates, provider};
 use super::verifier::{Named, Verifier};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::{OtherError, RootCertStore};
 use std::fmt;
 use std::sync::Arc;
@@ -30,6 +32,8 @@ pub enum NoTrust {
     NoCertificate,
     /// A file holds a certificate that cannot be used.
     Unusable(String),
+    /// A file holds certificates, but none of an authority.
+    NoAuthority,
 }
 
 impl NoTrust {
@@ -60,6 +64,9 @@ impl fmt::Display for NoTrust {
             ),
             NoTrust::NoCertificate => f.write_str("no certificate in this file"),
             NoTrust::Unusable(why) => write!(f, "a certificate that cannot be used: {why}"),
+            NoTrust::NoAuthority => {
+                f.write_str("no certificate in this file is that of an authority (CA: true)")
+            }
         }
     }
 }
@@ -108,6 +115,7 @@ impl Trust {
                 not_before: facts.not_before_s,
                 not_after: facts.not_after_s,
                 certificate: certificate.clone(),
+                has_any_name: false,
             };
             if facts.may_sign {
                 let added = trust.roots.add(certificate);
@@ -116,6 +124,35 @@ impl Trust {
             trust.named.push(named);
         }
         Ok(trust)
+    }
+
+    /// Accepts exactly the first certificate of a PEM file, whatever the server is called. It is for
+    /// those who have the server's own file.
+    pub fn exactly(pem: &[u8]) -> Result<Trust, NoTrust> {
+        let mut trust = Trust::pem(pem)?;
+        trust.roots = RootCertStore::empty();
+        trust.named.truncate(1);
+        trust.named.iter_mut().for_each(|it| it.has_any_name = true);
+        Ok(trust)
+    }
+
+    /// Makes the verifier of client certificates that these authorities signed. A client without one
+    /// is served unless `is_required`; one with another certificate is not.
+    pub fn client_verifier(
+        self,
+        is_required: bool,
+    ) -> Result<Arc<dyn ClientCertVerifier>, NoTrust> {
+        if self.roots.is_empty() {
+            return Err(NoTrust::NoAuthority);
+        }
+        let roots = Arc::new(self.roots);
+        let builder = WebPkiClientVerifier::builder_with_provider(roots, provider());
+        let builder = match is_required {
+            true => builder,
+            false => builder.allow_unauthenticated(),
+        };
+        let built = builder.build();
+        built.map_err(|error| NoTrust::Unusable(error.to_string()))
     }
 
     /// Makes the verifier of server certificates.

@@ -20,6 +20,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("telemetry", &[]),
     ("rate_limit", &[]),
     ("redis_address", &[]),
+    ("private_file", &[]),
     ("regular_file", &[]),
     ("tasks", &["telemetry"]),
     ("tls", &[]),
@@ -62,6 +63,18 @@ const MODULES: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "acme",
+        &[
+            "config",
+            "private_file",
+            "regular_file",
+            "store",
+            "tasks",
+            "telemetry",
+            "tls",
+        ],
+    ),
+    (
         "notify",
         &[
             "config",
@@ -83,6 +96,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "otel",
             "tasks",
             "telemetry",
+            "tls",
         ],
     ),
     (
@@ -97,6 +111,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "notify",
             "rate_limit",
             "tasks",
+            "tls",
             "upstream",
             "telemetry",
         ],
@@ -104,6 +119,7 @@ const MODULES: &[(&str, &[&str])] = &[
     (
         "server",
         &[
+            "acme",
             "admin",
             "archive",
             "config",
@@ -111,6 +127,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "features",
             "journal",
             "store",
+            "private_file",
             "proxy",
             "rate_limit",
             "regular_file",
@@ -133,6 +150,9 @@ const PURE: &[&str] = &[
     "journal/layout.rs",
     "journal/ranges.rs",
     "journal/declarations.rs",
+    "tls/client_certificate.rs",
+    "acme/entries.rs",
+    "acme/schedule.rs",
     "admin/csv_escape.rs",
     "admin/decisions/action.rs",
     "admin/format.rs",

@@ -726,7 +726,7 @@ fn stores_secrets_and_the_rest() {
     );
     with(
         "tls: { listen: 1 }\n",
-        "error: routes.yaml:9:1: tls: `certificates` is missing\n\nhint: { cert: site.pem, key: site.key }",
+        "error: routes.yaml:9:1: tls: `certificates` is missing\n\nhint: { cert: site.pem, key: site.key }; or `acme` in its place",
     );
     let text = parse(&format!(
         "{SOUND}tls: {{ listen: 1, certificates: {{ cert: none.pem, key: none.key }} }}\n"

@@ -69,6 +69,7 @@ mod support;
 mod tampered_journals;
 mod targeting;
 mod time_to_answer;
+mod tls;
 mod unreadable_journals;
 mod unsound_conditions;
 mod unusable_stores;

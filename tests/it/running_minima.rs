@@ -4,6 +4,7 @@ use crate::support::redis::{Cluster, Redis};
 use std::sync::Arc;
 use tempfile::TempDir;
 use watershed::experiment::EpochDigest;
+use watershed::store::acme::AcmeLease;
 use watershed::store::decisions::{AuditEntry, DecidedState, StandingDecision};
 use watershed::store::redis::{RedisStore, TlsFiles};
 use watershed::store::running_minima::RunningMinima;
@@ -194,6 +195,45 @@ async fn replicas_agree_on_secrets(one: Arc<dyn Store>, two: Arc<dyn Store>) {
     assert_eq!(one.secrets(&many).await.unwrap(), full);
 }
 
+/// Only the process that has the lease of ACME writes; it expires, and can be given back.
+async fn one_replica_at_a_time_writes_certificates(one: Arc<dyn Store>, two: Arc<dyn Store>) {
+    // Redis has a clock of its own: time is long here, or short.
+    let now_ms = || {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        now.unwrap().as_millis() as u64
+    };
+    let lease = |owner: &'static str, for_ms| AcmeLease {
+        owner,
+        now_ms: now_ms(),
+        for_ms,
+    };
+    let entry = |name: &str, text: Option<&str>| (name.to_owned(), text.map(str::to_owned));
+    let written = [entry("a", Some("1")), entry("b", Some("2"))];
+    assert!(!one.write_acme(lease("one", 0), &written).await.unwrap());
+    assert!(one.lease_acme(lease("one", 3_600_000)).await.unwrap());
+    assert!(one.lease_acme(lease("one", 3_600_000)).await.unwrap());
+    assert!(!two.lease_acme(lease("two", 3_600_000)).await.unwrap());
+    assert!(one.write_acme(lease("one", 0), &written).await.unwrap());
+    let other = [entry("a", Some("3"))];
+    assert!(!two.write_acme(lease("two", 0), &other).await.unwrap());
+    // Others have nothing to give back.
+    assert!(!two.lease_acme(lease("two", 0)).await.unwrap());
+    assert!(!two.lease_acme(lease("two", 1)).await.unwrap());
+    assert!(one.lease_acme(lease("one", 0)).await.unwrap());
+    assert!(two.lease_acme(lease("two", 3_600_000)).await.unwrap());
+    let other = [entry("a", Some("3")), entry("b", None), entry("c", None)];
+    assert!(two.write_acme(lease("two", 0), &other).await.unwrap());
+    let entries = one.acme_entries().await.unwrap();
+    assert_eq!(entries, [("a".to_owned(), "3".to_owned())].into());
+    // A process that ended without a word holds the lease for its time only.
+    assert!(two.lease_acme(lease("two", 30)).await.unwrap());
+    while !one.lease_acme(lease("one", 3_600_000)).await.unwrap() {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    assert!(!two.write_acme(lease("two", 0), &written).await.unwrap());
+    assert!(one.lease_acme(lease("one", 0)).await.unwrap());
+}
+
 /// Sessions that were ended at one replica are known at the other, until they are over.
 async fn replicas_agree_on_ended_sessions(one: Arc<dyn Store>, two: Arc<dyn Store>) {
     let session = |until_s: u64, nonce: &str| (until_s, nonce.to_owned());
@@ -224,6 +264,7 @@ fn sqlite_keeps_minima_and_first_values() {
     runtime().block_on(decisions_follow_each_other(open(), open()));
     runtime().block_on(replicas_agree_on_secrets(open(), open()));
     runtime().block_on(replicas_agree_on_ended_sessions(open(), open()));
+    runtime().block_on(one_replica_at_a_time_writes_certificates(open(), open()));
     // What is kept outlives the process, and alone makes no experiment.
     runtime().block_on(async {
         let kept = open().running_minima("site").await.unwrap();
@@ -246,7 +287,8 @@ fn redis_keeps_minima_and_first_values() {
         the_smallest_and_the_first_stay(Arc::clone(&one), Arc::clone(&two)).await;
         decisions_follow_each_other(Arc::clone(&one), Arc::clone(&two)).await;
         replicas_agree_on_secrets(Arc::clone(&one), Arc::clone(&two)).await;
-        replicas_agree_on_ended_sessions(one, two).await;
+        replicas_agree_on_ended_sessions(Arc::clone(&one), Arc::clone(&two)).await;
+        one_replica_at_a_time_writes_certificates(one, two).await;
     });
     let said = redis.command(&["HGET", "ws:{controls}:now", "site"]);
     assert!(said.unwrap().contains("promoted"));
@@ -285,7 +327,7 @@ fn file_of_the_previous_version_is_migrated() {
     });
     // What version 2 did not have.
     let file = rusqlite::Connection::open(&path).unwrap();
-    file.execute_batch("DROP TABLE lowest; DROP TABLE first; DROP TABLE controls; DROP TABLE acts; DROP TABLE secrets; DROP TABLE ended_sessions; DROP TABLE damaged; DROP TABLE messages; DROP TABLE definitions; DROP TABLE loaded_files; DROP TABLE reported; DROP TABLE forgotten; DROP TABLE identities; DROP TABLE identity_counts; DROP TABLE event_ids; DROP TABLE event_counts; DROP TABLE waiting_bytes; DROP TABLE seen_once; DROP TABLE seen_once_bytes; DROP TRIGGER waiting_added; DROP TRIGGER waiting_changed; DROP TRIGGER waiting_removed; PRAGMA user_version = 2;")
+    file.execute_batch("DROP TABLE lowest; DROP TABLE first; DROP TABLE controls; DROP TABLE acts; DROP TABLE secrets; DROP TABLE ended_sessions; DROP TABLE damaged; DROP TABLE messages; DROP TABLE definitions; DROP TABLE loaded_files; DROP TABLE acme; DROP TABLE acme_lease; DROP TABLE reported; DROP TABLE forgotten; DROP TABLE identities; DROP TABLE identity_counts; DROP TABLE event_ids; DROP TABLE event_counts; DROP TABLE waiting_bytes; DROP TABLE seen_once; DROP TABLE seen_once_bytes; DROP TRIGGER waiting_added; DROP TRIGGER waiting_changed; DROP TRIGGER waiting_removed; PRAGMA user_version = 2;")
         .unwrap();
     drop(file);
     runtime().block_on(async {
@@ -313,6 +355,7 @@ fn cluster_keeps_minima_in_one_slot() {
         the_smallest_and_the_first_stay(Arc::clone(&one), Arc::clone(&two)).await;
         decisions_follow_each_other(Arc::clone(&one), Arc::clone(&two)).await;
         replicas_agree_on_secrets(Arc::clone(&one), Arc::clone(&two)).await;
-        replicas_agree_on_ended_sessions(one, two).await;
+        replicas_agree_on_ended_sessions(Arc::clone(&one), Arc::clone(&two)).await;
+        one_replica_at_a_time_writes_certificates(one, two).await;
     });
 }

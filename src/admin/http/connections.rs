@@ -2,8 +2,10 @@
 //! A client can neither lock others out nor use up the file descriptors that the site needs.
 
 use crate::admin::http::timeouts::Paced;
+use crate::config::plan::Plan;
 use crate::rate_limit::network;
 use crate::tasks;
+use crate::tls;
 use axum::extract::ConnectInfo;
 use axum::{Extension, Router};
 use hyper::server::conn::http1;
@@ -14,8 +16,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 /// The pause after `accept` fails, such as for lack of file descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -89,10 +95,20 @@ impl Admitted {
     }
 }
 
+/// Whether TLS is spoken on a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct OverTls(pub bool);
+
+/// The body of the response to HTTP without TLS where TLS is spoken.
+const PLAIN_HTTP: &str =
+    r#"{"error":"the admin API speaks TLS only: use an address that begins with https://"}"#;
+
 /// The connections of one listener, within their limits.
 pub struct BoundedConnections {
     router: Router,
     bounds: ConnectionBounds,
+    /// The plans that say whether TLS is spoken; `None` where it never is.
+    plans: Option<watch::Receiver<Arc<Plan>>>,
     /// Oldest first.
     open: Vec<OpenConnection>,
 }
@@ -110,8 +126,15 @@ impl BoundedConnections {
         BoundedConnections {
             router,
             bounds,
+            plans: None,
             open: Vec::new(),
         }
+    }
+
+    /// Speaks TLS if the plan of a new connection says so.
+    pub fn with_tls(self, plans: &watch::Receiver<Arc<Plan>>) -> BoundedConnections {
+        let plans = Some(plans.clone());
+        BoundedConnections { plans, ..self }
     }
 
     /// Serves a connection if there is room. At the limit, the oldest unauthorized connection is
@@ -125,11 +148,17 @@ impl BoundedConnections {
         let admitted = Admitted::default();
         let router = self.router.clone().layer(Extension(ConnectInfo(peer)));
         let router = router.layer(Extension(admitted.clone()));
-        let task = tasks::spawn(
-            "admin-request",
-            serve_connection(stream, peer, router, self.bounds),
-        )
-        .abort_handle();
+        let plan = self.plans.as_ref().map(|plans| Arc::clone(&plans.borrow()));
+        let tls = plan.and_then(|plan| Some(Arc::clone(&plan.admin.tls.as_ref()?.config)));
+        let router = router.layer(Extension(OverTls(tls.is_some())));
+        let bounds = self.bounds;
+        let serving = async move {
+            match tls {
+                None => serve_connection(Paced::new(stream), peer, router, bounds).await,
+                Some(tls) => serve_over_tls((stream, tls), peer, router, bounds).await,
+            }
+        };
+        let task = tasks::spawn("admin-request", serving).abort_handle();
         self.open.push(OpenConnection {
             network,
             admitted,
@@ -183,8 +212,46 @@ pub async fn serve(
     }
 }
 
+/// Serves a connection once TLS is agreed on, in the time of a request's head.
+async fn serve_over_tls(
+    (stream, tls): (TcpStream, Arc<rustls::ServerConfig>),
+    peer: SocketAddr,
+    router: Router,
+    bounds: ConnectionBounds,
+) {
+    match tokio::time::timeout(bounds.head_within, handshake(stream, tls)).await {
+        Ok(Ok(Some(stream))) => serve_connection(stream, peer, router, bounds).await,
+        Ok(Ok(None)) | Err(_) => {}
+        Ok(Err(error)) => {
+            tracing::debug!(%peer, "no TLS with a client of the admin API: {error}");
+        }
+    }
+}
+
+/// Accepts TLS. `None` where the client spoke HTTP without it, and was told so.
+async fn handshake(
+    mut stream: TcpStream,
+    tls: Arc<rustls::ServerConfig>,
+) -> io::Result<Option<TlsStream<Paced>>> {
+    let mut first = [0];
+    let read = stream.peek(&mut first).await?;
+    if tls::is_plain_http(&first[..read]) {
+        let told = format!(
+            "HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{PLAIN_HTTP}",
+            PLAIN_HTTP.len()
+        );
+        stream.write_all(told.as_bytes()).await?;
+        stream.shutdown().await?;
+        // What is closed before the request was read resets the connection, and the response is lost.
+        tokio::io::copy(&mut stream, &mut tokio::io::sink()).await?;
+        return Ok(None);
+    }
+    let accepted = TlsAcceptor::from(tls).accept(Paced::new(stream)).await;
+    accepted.map(Some)
+}
+
 async fn serve_connection(
-    stream: TcpStream,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     peer: SocketAddr,
     router: Router,
     bounds: ConnectionBounds,
@@ -193,10 +260,7 @@ async fn serve_connection(
         .timer(TokioTimer::new())
         .header_read_timeout(bounds.head_within)
         .keep_alive(bounds.keep_alive)
-        .serve_connection(
-            TokioIo::new(Paced::new(stream)),
-            TowerToHyperService::new(router),
-        );
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     if let Err(error) = served.await {
         tracing::debug!(%peer, "a connection to the admin API ended: {error}");
     }

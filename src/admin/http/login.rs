@@ -3,6 +3,7 @@
 use crate::admin::http::auth::{
     AuthError, Caller, is_same_origin, no_nonce, open_session, too_many_wrong_tokens,
 };
+use crate::admin::http::connections::OverTls;
 use crate::admin::http::error::{Failure, FormBody, Refused};
 use crate::admin::http::html::{login_page, stale_form_page};
 use crate::admin::http::session;
@@ -75,6 +76,7 @@ pub async fn form() -> Response {
 pub async fn log_in(
     State(state): State<AdminState>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Extension(here): Extension<OverTls>,
     headers: HeaderMap,
     FormBody(form): FormBody<LoginForm>,
 ) -> Response {
@@ -83,7 +85,7 @@ pub async fn log_in(
         return Failure::new(StatusCode::FORBIDDEN, error).into_response();
     }
     match open_session(&state, peer.ip(), form.token.trim()) {
-        Ok(session) => to_results(&headers, &session, session::SECONDS),
+        Ok(session) => to_results(&headers, here, (&session, session::SECONDS)),
         Err(AuthError::TooManyWrongTokens) => too_many_wrong_tokens(),
         Err(AuthError::NoNonce(error)) => no_nonce(&error),
         Err(_) => login_page(StatusCode::UNAUTHORIZED, true),
@@ -118,6 +120,7 @@ pub async fn log_in(
 pub async fn log_out(
     State(state): State<AdminState>,
     Extension(caller): Extension<Caller>,
+    Extension(here): Extension<OverTls>,
     headers: HeaderMap,
     FormBody(form): FormBody<LogoutForm>,
 ) -> Response {
@@ -126,19 +129,24 @@ pub async fn log_out(
             if let Some(ambient) = &caller.ambient {
                 ambient.end(&state).await;
             }
-            to_results(&headers, "", 0)
+            to_results(&headers, here, ("", 0))
         }
         false => stale_form_page(),
     }
 }
 
-/// Redirects to the results and sets the session cookie.
-fn to_results(headers: &HeaderMap, session: &str, seconds: u64) -> Response {
+/// Redirects to the results and sets the session cookie. TLS may end here, or at a proxy in front.
+fn to_results(
+    headers: &HeaderMap,
+    OverTls(here): OverTls,
+    (session, seconds): (&str, u64),
+) -> Response {
     // The first item of a list is the browser's protocol.
     let protocols = headers.get("x-forwarded-proto");
     let protocols = protocols.and_then(|protocols| protocols.to_str().ok());
     let first = protocols.and_then(|protocols| protocols.split(',').next());
-    let over_tls = first.is_some_and(|first| first.trim().eq_ignore_ascii_case("https"));
+    let in_front = first.is_some_and(|first| first.trim().eq_ignore_ascii_case("https"));
+    let over_tls = here || in_front;
     let secure = match over_tls {
         true => "; Secure",
         false => "",

@@ -11,7 +11,7 @@ use crate::admin::results::gather::ResultsRequest;
 use crate::admin::results::schema::{ExperimentResult, MetricResult, Results};
 use crate::admin::state::AdminState;
 use crate::experiment::not_counted::NotCounted;
-use crate::telemetry::{ArchiveCounters, MessageCounters, Spans, Telemetry};
+use crate::telemetry::{AcmeCounters, ArchiveCounters, MessageCounters, Spans, Telemetry};
 use axum::extract::State;
 use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
@@ -58,6 +58,9 @@ pub async fn metrics(
     let plan = state.plan();
     metrics.endpoints(&plan, &state.server.health_registry);
     metrics.certificates(&plan);
+    if plan.tls.as_ref().is_some_and(|tls| tls.acme.is_some()) {
+        metrics.acme(&state.telemetry.acme);
+    }
     metrics.mirrors(&plan, &state.telemetry);
     metrics.spans(&state.telemetry.spans);
     metrics.messages(&state.telemetry.messages);
@@ -336,6 +339,19 @@ impl Metrics {
             "webhook_messages_pending",
             "Messages to webhooks that wait, of all replicas",
             [(vec![], read(&messages.pending) as f64)],
+        );
+    }
+
+    fn acme(&mut self, acme: &AcmeCounters) {
+        self.counter(
+            "acme_orders",
+            "Certificates that this process ordered by ACME",
+            [(vec![], read(&acme.orders))],
+        );
+        self.counter(
+            "acme_failures",
+            "Attempts of this process to obtain a certificate by ACME that failed",
+            [(vec![], read(&acme.failures))],
         );
     }
 

@@ -35,12 +35,14 @@ pub async fn serve(
     let usual = BoundedConnections::new(
         serve_routes(all.fallback(router::unknown)).layer(Extension(document)),
         connections::ADMIN.within(connections),
-    );
+    )
+    .with_tls(&state.plans);
     let few = router::metrics().layer(authorize()).merge(router::probes());
     let reserve = BoundedConnections::new(
         serve_routes(few.fallback(router::full)),
         connections::RESERVE.within(connections),
-    );
+    )
+    .with_tls(&state.plans);
     let listener = tokio::net::TcpListener::from_std(listener)?;
     // Sessions that were ended before the start stay ended.
     state.exchange_ended().await;

@@ -138,6 +138,7 @@ mod tests {
             tokens: tokens.to_vec(),
             session_keys: keys(secrets),
             flag_origins: Origins::All,
+            tls: None,
         }
     }
 

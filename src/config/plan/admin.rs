@@ -1,5 +1,6 @@
 //! The admin API and its tokens.
 
+use super::TlsCertificate;
 use crate::experiment::kept_groups::GROUPS_COOKIE;
 use crate::experiment::key_ring::KeyRing;
 use crate::experiment::override_token::OVERRIDE_COOKIE;
@@ -7,6 +8,7 @@ use crate::experiment::served_pages::PAGES_COOKIE;
 use http::HeaderValue;
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// The cookie that carries a session of the admin API. Browsers send it to every port of its host,
 /// so the proxy removes it from requests to upstreams.
@@ -29,6 +31,26 @@ pub struct Admin {
     pub session_keys: KeyRing,
     /// Whose pages may evaluate flags.
     pub flag_origins: Origins,
+    /// TLS of the admin API; health checks at an address of their own have none.
+    pub tls: Option<AdminTls>,
+}
+
+/// TLS of the admin API.
+#[derive(Clone, Debug)]
+pub struct AdminTls {
+    /// The certificate and the protocols.
+    pub config: Arc<rustls::ServerConfig>,
+    /// The certificate.
+    pub certificate: TlsCertificate,
+}
+
+impl Admin {
+    /// Returns the address of the results page at this address, which may be another one than that of
+    /// the file.
+    pub fn results_url(&self, address: impl fmt::Display) -> String {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{address}/admin/results")
+    }
 }
 
 /// Origins of pages, such as `https://example.com`.

@@ -1,6 +1,6 @@
 //! A client's connection of HTTP/1: requests one after the other, each through the pipeline.
 
-use crate::proxy::client::{ClientInfo, Protocol};
+use crate::proxy::client::ClientInfo;
 use crate::proxy::error_response::ErrorCode;
 use crate::proxy::exchange::{ClientStream, Exchange, RecordedResponse, Responding};
 use crate::proxy::h1::partial_head::PartialHead;
@@ -11,7 +11,6 @@ use crate::proxy::snapshot::Worker;
 use crate::proxy::socket::Socket;
 use crate::proxy::timer::Timer;
 use crate::upstream::PooledConnection;
-use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -136,7 +135,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Http1Connection<'a, S> {
         worker: &'a Rc<Worker>,
         (stream, socket): (S, &'a Socket),
         input: Vec<u8>,
-        (address, secure): (IpAddr, bool),
+        client: ClientInfo,
     ) -> Http1Connection<'a, S> {
         Http1Connection {
             worker,
@@ -148,7 +147,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Http1Connection<'a, S> {
             ended: false,
             timer: Timer::default(),
             answered: None,
-            client: Rc::new(ClientInfo::new(address, Protocol::Http1, secure)),
+            client: Rc::new(client),
             in_head: false,
             draining: false,
             hears_stop: false,

@@ -1,7 +1,7 @@
 //! A client's connection of HTTP/2: its streams run side by side, each through the pipeline.
 
 use crate::config::plan::Plan;
-use crate::proxy::client::{ClientInfo, Protocol};
+use crate::proxy::client::ClientInfo;
 use crate::proxy::h1::server::last_call;
 use crate::proxy::h2::hpack::Paths;
 use crate::proxy::h2::stream;
@@ -13,7 +13,6 @@ use bytes::Bytes;
 use h2::server::{Builder, Connection};
 use h2::{Ping, PingPong};
 use std::cell::Cell;
-use std::net::IpAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -39,7 +38,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     worker: &Rc<Worker>,
     plan: &Plan,
     stream: S,
-    (peer, secure): (IpAddr, bool),
+    client: ClientInfo,
     mut phase: PhaseWatch,
 ) -> Result<(), h2::Error> {
     let activity = Rc::new(Activity::default());
@@ -66,7 +65,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     let mut served = Http2Connection {
         worker,
         plan,
-        client: Rc::new(ClientInfo::new(peer, Protocol::Http2, secure)),
+        client: Rc::new(client),
         pings: connection.ping_pong(),
         pinged: false,
         silence: Timer::default(),

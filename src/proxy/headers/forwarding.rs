@@ -113,6 +113,9 @@ impl Request<'_> {
         {
             named(out, b"x-forwarded-host: ", host);
         }
+        if let Some(certificate) = &with.client.certificate {
+            out.extend_from_slice(certificate);
+        }
         write_user(out, with);
         let parent = write_correlation(out, with);
         for (name, value) in with.version_fields {

@@ -8,6 +8,7 @@
 use crate::config::plan::Plan;
 use crate::experiment::identity::IdSource;
 use crate::proxy::h1::grammar;
+use crate::tls::CLIENT_CERTIFICATE_HEADERS;
 use http::header::HeaderName;
 use smallvec::SmallVec;
 
@@ -79,6 +80,9 @@ pub struct ReservedNames {
     /// Whether the file names a header that has a character other than letters, digits and
     /// dashes: then the spelling with a dash is the disguised one.
     odd: bool,
+    /// Whether clients are asked for certificates, so that upstreams rely on what they are told of
+    /// them.
+    tells_certificates: bool,
 }
 
 #[derive(Debug)]
@@ -120,8 +124,16 @@ impl ReservedNames {
         let fields = matchers.flat_map(|matcher| matcher.fields());
         let matched = fields.map(|name| name.as_str());
         let changed = changed_in_requests(plan).map(HeaderName::as_str);
+        let tls = plan.tls.as_ref();
+        let tells_certificates = tls.is_some_and(|tls| tls.client_certificates.is_some());
+        let of_certificates = CLIENT_CERTIFICATE_HEADERS.iter();
+        let of_certificates = of_certificates.filter(|_| tells_certificates);
         let of_plan = of_users.chain(matched).chain(changed);
-        ReservedNames::of(NAMES.iter().copied().chain(of_plan))
+        let of_plan = of_plan.chain(of_certificates.map(HeaderName::as_str));
+        ReservedNames {
+            tells_certificates,
+            ..ReservedNames::of(NAMES.iter().copied().chain(of_plan))
+        }
     }
 
     fn of<'a>(names: impl Iterator<Item = &'a str>) -> ReservedNames {
@@ -133,7 +145,13 @@ impl ReservedNames {
         ReservedNames {
             odd: names.iter().any(|name| is_odd(&name.exact)),
             names,
+            tells_certificates: false,
         }
+    }
+
+    /// Whether upstreams rely on headers that tell of client certificates.
+    pub fn tells_certificates(&self) -> bool {
+        self.tells_certificates
     }
 
     /// Whether even a name of letters, digits and dashes may be a disguised one.

@@ -1,6 +1,7 @@
 //! The shared store: Redis or Valkey, 6.2 or later; one server, a cluster, or a master that Sentinels
 //! name.
 
+mod acme;
 mod client;
 mod cluster;
 mod connector;

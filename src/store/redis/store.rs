@@ -3,8 +3,9 @@
 use super::client::RedisStore;
 use super::decode::{self, Fields};
 use super::{
-    decisions, forgotten, loaded_files, messages, running_minima, script, secrets, sessions,
+    acme, decisions, forgotten, loaded_files, messages, running_minima, script, secrets, sessions,
 };
+use crate::store::acme::{AcmeEntries, AcmeLease};
 use crate::store::decisions::{AuditEntry, StandingDecision, StandingDecisions, StoredDefinitions};
 use crate::store::event_ids::EventCounts;
 use crate::store::forgotten::ForgottenUsers;
@@ -320,6 +321,22 @@ impl Store for RedisStore {
         now_s: u64,
     ) -> Result<Vec<(u64, String)>, StoreError> {
         sessions::exchange(self, ours, now_s).await
+    }
+
+    async fn acme_entries(&self) -> Result<AcmeEntries, StoreError> {
+        acme::entries(self).await
+    }
+
+    async fn lease_acme(&self, lease: AcmeLease<'_>) -> Result<bool, StoreError> {
+        acme::lease(self, lease).await
+    }
+
+    async fn write_acme(
+        &self,
+        lease: AcmeLease<'_>,
+        changes: &[(String, Option<String>)],
+    ) -> Result<bool, StoreError> {
+        acme::write(self, lease, changes).await
     }
 
     async fn enqueue(

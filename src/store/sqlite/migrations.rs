@@ -1,7 +1,7 @@
 //! The versions of the file's tables.
 
 /// The `user_version` of this version.
-pub const VERSION: i64 = 14;
+pub const VERSION: i64 = 15;
 
 /// The statements that migrate a file of each version to the next.
 pub const STEPS: [&str; VERSION as usize] = [
@@ -109,5 +109,9 @@ CREATE INDEX reported_at ON reported (at_ms);
 ",
     "
 CREATE TABLE loaded_files (number INTEGER PRIMARY KEY, entry TEXT NOT NULL, content TEXT NOT NULL);
+",
+    "
+CREATE TABLE acme       (name TEXT NOT NULL PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE acme_lease (owner TEXT NOT NULL, until_ms INTEGER NOT NULL);
 ",
 ];

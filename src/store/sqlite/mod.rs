@@ -1,5 +1,6 @@
 //! The embedded store: one local SQLite file.
 
+mod acme;
 mod apply;
 mod decisions;
 mod event_ids;

@@ -5,9 +5,10 @@ use super::open::LazyConnection;
 use super::rows::{definitions, fields, text};
 use super::user_state::record;
 use super::{
-    decisions, event_ids, forgotten, identities, loaded_files, messages, running_minima, secrets,
-    sessions,
+    acme, decisions, event_ids, forgotten, identities, loaded_files, messages, running_minima,
+    secrets, sessions,
 };
+use crate::store::acme::{AcmeEntries, AcmeLease};
 use crate::store::damage::Damage;
 use crate::store::decisions::{AuditEntry, StandingDecision, StandingDecisions, StoredDefinitions};
 use crate::store::forgotten::ForgottenUsers;
@@ -408,6 +409,56 @@ impl Store for SqliteStore {
                 let secrets = secrets::exchange(&transaction, &ours)?;
                 transaction.commit()?;
                 Ok(secrets)
+            })
+            .await
+    }
+
+    async fn acme_entries(&self) -> Result<AcmeEntries, StoreError> {
+        self.read(acme::entries).await
+    }
+
+    async fn lease_acme(&self, lease: AcmeLease<'_>) -> Result<bool, StoreError> {
+        let owner = lease.owner.to_owned();
+        let AcmeLease { now_ms, for_ms, .. } = lease;
+        self.writer
+            .with(move |connection| {
+                let transaction =
+                    connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+                let owner = &owner;
+                let has = acme::lease(
+                    &transaction,
+                    AcmeLease {
+                        owner,
+                        now_ms,
+                        for_ms,
+                    },
+                )?;
+                transaction.commit()?;
+                Ok(has)
+            })
+            .await
+    }
+
+    async fn write_acme(
+        &self,
+        lease: AcmeLease<'_>,
+        changes: &[(String, Option<String>)],
+    ) -> Result<bool, StoreError> {
+        let (owner, changes) = (lease.owner.to_owned(), changes.to_vec());
+        let AcmeLease { now_ms, for_ms, .. } = lease;
+        self.writer
+            .with(move |connection| {
+                let transaction =
+                    connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+                let owner = &owner;
+                let lease = AcmeLease {
+                    owner,
+                    now_ms,
+                    for_ms,
+                };
+                let has = acme::write(&transaction, lease, &changes)?;
+                transaction.commit()?;
+                Ok(has)
             })
             .await
     }

@@ -4,6 +4,7 @@ pub mod browser;
 pub mod client;
 pub mod clock;
 pub mod origin;
+pub mod pebble;
 pub mod proxy;
 pub mod raw;
 pub mod redis;

@@ -30,6 +30,8 @@ pub struct How {
     pub through: Vec<String>,
     /// More keys of `admin` in the routes file.
     pub admin_keys: String,
+    /// The public address; any port of 127.0.0.1 unless given.
+    pub listen: Option<SocketAddr>,
 }
 
 impl Proxy {
@@ -42,7 +44,8 @@ impl Proxy {
     pub fn start_how(routes: &str, how: How) -> Proxy {
         let folder = TempDir::new().unwrap();
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let (child, log, public, admin) = launch(&folder, routes, any, any, &how);
+        let listen = how.listen.unwrap_or(any);
+        let (child, log, public, admin) = launch(&folder, routes, listen, any, &how);
         Proxy {
             public,
             admin,
@@ -218,7 +221,8 @@ fn launch(
                     .parse::<SocketAddr>()
                     .ok()
             };
-            let found = address("serving on http://").zip(address("results at http://"));
+            let found = address("serving on http://")
+                .zip(address("results at http://").or_else(|| address("results at https://")));
             let ended = ended.filter(|_| found.is_none());
             if ended.is_some() && is_taken(&log) {
                 return Ok(None);

@@ -4,6 +4,7 @@ use super::{Labels, Metrics};
 use crate::admin::results::mirror;
 use crate::config::plan::{Plan, TlsCertificate, Transport};
 use crate::telemetry::{BOUNDS_US, HistogramSum, MirrorSum, Telemetry};
+use crate::tls;
 use crate::upstream::{EndpointCondition, EndpointHistory, HealthRegistry};
 use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::family::Family;
@@ -188,8 +189,9 @@ impl Metrics {
 
     /// Adds the expiry of certificates.
     pub(super) fn certificates(&mut self, plan: &Plan) {
+        let of_admin = plan.admin.tls.iter().map(|tls| &tls.certificate);
         let shown = plan.tls.iter().flat_map(|tls| &tls.certificates);
-        let shown = shown.map(|certificate| ("", certificate));
+        let shown = shown.chain(of_admin).map(|certificate| ("", certificate));
         let to_upstreams = plan.upstreams.iter().filter_map(|upstream| {
             // All endpoints of an upstream get the same client certificate.
             let Transport::Https(tls) = &upstream.endpoints.first()?.transport else {
@@ -197,17 +199,24 @@ impl Metrics {
             };
             Some((&*upstream.name, tls.certificate.as_ref()?))
         });
-        let expiry = |(upstream, certificate): (&str, &TlsCertificate)| {
-            let labels = vec![
-                label("certificate", &certificate.file),
-                label("upstream", upstream),
-            ];
-            Some((labels, certificate.expires_s? as f64))
+        let labels = |file: &str, upstream: &str| {
+            vec![label("certificate", file), label("upstream", upstream)]
         };
+        let expiry = |(upstream, certificate): (&str, &TlsCertificate)| {
+            let expires_s = certificate.expires_s?;
+            Some((labels(&certificate.file, upstream), expires_s as f64))
+        };
+        let acme = plan.tls.as_ref().and_then(|tls| tls.acme.as_ref());
+        let obtained = acme.and_then(|acme| {
+            let certificate = acme.obtained.certificate()?;
+            let first = acme.settings.names.first()?;
+            let expires_s = tls::expires_s(&certificate)?;
+            Some((labels(&format!("acme:{first}"), ""), expires_s as f64))
+        });
         self.gauge(
             "certificate_expiry_timestamp_seconds",
             "Expiry of a server certificate or of a client certificate for an upstream, in Unix time",
-            shown.chain(to_upstreams).filter_map(expiry),
+            shown.chain(to_upstreams).filter_map(expiry).chain(obtained),
         );
     }
 
