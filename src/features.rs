@@ -13,6 +13,8 @@ pub enum Feature {
     Parquet,
     /// Every exposure and event as Apache Parquet.
     Archive,
+    /// The Model Context Protocol.
+    Mcp,
 }
 
 impl Feature {
@@ -24,6 +26,7 @@ impl Feature {
             Feature::Dns => "dns",
             Feature::Parquet => "parquet",
             Feature::Archive => "archive",
+            Feature::Mcp => "mcp",
         }
     }
 
@@ -35,6 +38,7 @@ impl Feature {
             Feature::Dns => cfg!(feature = "dns"),
             Feature::Parquet => cfg!(feature = "parquet"),
             Feature::Archive => cfg!(feature = "archive"),
+            Feature::Mcp => cfg!(feature = "mcp"),
         }
     }
 }

@@ -168,7 +168,6 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
     let access_log = logging::access_log(root);
     let counting = counting::read(root, &names, &mut watched);
     let (journal, secret) = (journal(root), random_secret(root));
-    let forward = forward::read(root, (listen, journal.quota_bytes, &metrics), &mut watched);
     let keys = |purpose| KeyRing::new(purpose, &secret, []);
     Plan {
         listen,
@@ -176,7 +175,7 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
         admin: admin::read(root, listen, keys(plan::SESSION_KEYS)),
         store: super::store::store(root, &mut watched),
         archive: archive::read(root, journal.quota_bytes),
-        forward: forward.into(),
+        forward: forward::read(root, (listen, &journal, &metrics), &mut watched),
         journal,
         workers: workers(root).unwrap_or(cores),
         identity: identity::read(root, keys(plan::IDENTITY_KEYS)),

@@ -3,7 +3,7 @@
 use super::archive::backlog;
 use super::http_target::{self, TargetKey, basic};
 use super::name::check_name;
-use super::plan::{Destination, DestinationFormat, ForwardedEvents, Secret};
+use super::plan::{Destination, DestinationFormat, ForwardedEvents, Journal, Secret};
 use super::reader::Node;
 use super::tls::Watched;
 use super::upstreams::is_itself;
@@ -153,15 +153,15 @@ impl Vendor {
     }
 }
 
-/// Reads `forward`. `listen` is the public address, which cannot be a destination; `quota_bytes` is that of the
-/// journal.
+/// Reads `forward`. `listen` is the public address, which cannot be a destination; a part of the journal's quota
+/// may wait for a destination.
 pub fn read(
     root: &Node<'_>,
-    (listen, quota_bytes, metrics): (SocketAddr, u64, &[Metric]),
+    (listen, journal, metrics): (SocketAddr, &Journal, &[Metric]),
     watched: &mut Watched,
-) -> Vec<Destination> {
+) -> Box<[Destination]> {
     let Some(node) = root.get("forward") else {
-        return Vec::new();
+        return Box::default();
     };
     let mut all: Vec<Destination> = Vec::new();
     let items = node.items();
@@ -172,7 +172,7 @@ pub fn read(
         );
     }
     for node in items {
-        let Some(destination) = destination(&node, (quota_bytes, metrics), watched) else {
+        let Some(destination) = destination(&node, (journal.quota_bytes, metrics), watched) else {
             continue;
         };
         if all.iter().any(|it| it.name == destination.name) {
@@ -190,7 +190,7 @@ pub fn read(
         }
         all.push(destination);
     }
-    all
+    all.into()
 }
 
 fn destination(
@@ -346,10 +346,10 @@ fn query(node: &Node<'_>, vendor: Vendor) -> Option<String> {
         }
     };
     let secret = secret(node, "api_secret");
-    let mut query = form_urlencoded::Serializer::new(String::from("?"));
+    let mut query = form_urlencoded::Serializer::new(String::new());
     query.append_pair("measurement_id", &id?);
     query.append_pair("api_secret", secret?.reveal());
-    Some(query.finish())
+    Some(format!("?{}", query.finish()))
 }
 
 /// Returns the path of requests: that of the address, and the vendor's.
@@ -564,7 +564,7 @@ mod tests {
             "forward.4.measurement_id: found \"UA-1\"",
             "forward.5.address: an address with a query",
             "forward.5.every: more often than every second",
-            "forward.5.max_age: found 31days",
+            "forward.5.max_age: found 1month 13h 26m 24s",
             "forward.5.backlog: found 1.0 KiB",
             "forward.6: `address` is missing",
             "forward.6.secret: this is not a secret of a webhook",

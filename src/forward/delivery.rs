@@ -26,7 +26,7 @@ pub struct BatchState {
 
 /// What an attempt came to.
 #[derive(Debug, Default)]
-pub struct Attempt {
+pub struct DeliveryAttempt {
     /// Why messages were refused for good, if there are any.
     pub why_refused: Option<String>,
     /// Why messages are left, if there are any.
@@ -39,8 +39,8 @@ pub async fn deliver(
     payloads: Vec<Payload>,
     state: &mut BatchState,
     counters: &ForwardCounters,
-) -> Attempt {
-    let mut attempt = Attempt::default();
+) -> DeliveryAttempt {
+    let mut attempt = DeliveryAttempt::default();
     let has_failed = AtomicBool::new(false);
     let each = payloads.into_iter();
     let each = each.map(|payload| deliver_one(client, payload, &has_failed));

@@ -1,4 +1,5 @@
-//! The payload of each destination, beside a file in `tests/fixtures/forward`.
+//! The payload of each destination, beside a file in `tests/fixtures/forward`. With `WATERSHED_WRITE_GOLDEN` in the
+//! environment the files are written.
 
 use super::message::Message;
 use super::payload::payloads;
@@ -189,6 +190,9 @@ fn check(keys: &str, name: &str) {
     let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests/fixtures/forward", name]
         .iter()
         .collect();
+    if std::env::var_os("WATERSHED_WRITE_GOLDEN").is_some() {
+        std::fs::write(&path, &found).unwrap();
+    }
     let expected = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(found == expected, "{} should be:\n{found}", path.display());
 }

@@ -46,8 +46,8 @@ pub struct Background {
     server_events: Option<Task>,
     journals: journal::JournalMaintenance,
     ingestion: Task,
-    archive: Option<Task>,
-    forward: Option<Task>,
+    /// Those that read journals beside ingestion.
+    followers: Vec<Task>,
     results: Task,
     spans: Task,
     webhooks: Task,
@@ -126,8 +126,7 @@ impl Background {
                 exposed,
             })
         });
-        let archive = start.archive(&plan, &opened.followed);
-        let forward = start.forward(&plan, &opened.followed);
+        let followers = start.followers(&plan, &opened.followed);
         let journals = (opened.readers, opened.followed);
         Background {
             _others: others,
@@ -135,8 +134,7 @@ impl Background {
             server_events,
             journals: opened.keeper,
             ingestion: start.ingestion(start.ingestor(&plan, journals, opened.options)),
-            archive,
-            forward,
+            followers,
             results: start.results(&evaluator),
             spans: start.spans(inbox),
             webhooks,
@@ -155,8 +153,8 @@ impl Background {
         drop(self.journals);
         supervisor.enter(Phase::Flushing);
         self.ingestion.ended().await;
-        for following in self.archive.into_iter().chain(self.forward) {
-            following.ended().await;
+        for follower in self.followers {
+            follower.ended().await;
         }
         // A store that does not answer has nothing to analyze.
         if !self.telemetry.ingestion.failing.load(Ordering::Relaxed) {
@@ -295,6 +293,15 @@ impl Start<'_> {
         options: journal::Options,
     ) -> crate::store::ingest::Ingestor {
         journals::ingestion(plan, journals, self.store, self.telemetry, options)
+    }
+
+    /// Starts the archive and the destinations of the plan.
+    fn followers(&self, plan: &Plan, followed: &Followed) -> Vec<Task> {
+        let archive = self.archive(plan, followed);
+        archive
+            .into_iter()
+            .chain(self.forward(plan, followed))
+            .collect()
     }
 
     fn archive(&self, plan: &Plan, followed: &Followed) -> Option<Task> {

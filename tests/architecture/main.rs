@@ -190,6 +190,8 @@ const PURE: &[&str] = &[
     "forward/message.rs",
     "forward/payload.rs",
     "forward/payload/google_analytics.rs",
+    "forward/payload/library.rs",
+    "forward/payload/requests.rs",
     "forward/payload/opentelemetry.rs",
     "forward/payload/posthog.rs",
     "forward/payload/segment.rs",

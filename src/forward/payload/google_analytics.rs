@@ -1,7 +1,7 @@
 //! Events of the Measurement Protocol of Google Analytics 4. Exposures are its `experience_impression`. A request is
 //! of one user.
 
-use super::{Payload, parts};
+use super::requests::Payload;
 use crate::forward::message::{Message, MessageKind};
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -29,12 +29,7 @@ pub fn payloads(messages: &[Message<'_>]) -> Vec<Payload> {
         let client = first.minted.as_ref().unwrap_or(&first.user);
         let (client, user) = (json!(client), json!(first.user));
         let before = format!("{{\"client_id\":{client},\"user_id\":{user},\"events\":[");
-        let parts = parts(&items, EVENTS_MAX).into_iter();
-        let payload = |part: std::ops::Range<usize>| Payload {
-            frame: (before.clone(), "]}".to_owned()),
-            items: items[part].to_vec(),
-        };
-        parts.map(payload).collect()
+        Payload::divided(&(before, "]}".to_owned()), &items, EVENTS_MAX)
     };
     users.into_iter().flat_map(of_user).collect()
 }

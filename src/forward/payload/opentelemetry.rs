@@ -1,6 +1,6 @@
 //! Log records of OpenTelemetry, as JSON of OTLP. Exposures are its event `feature_flag.evaluation`.
 
-use super::{LIBRARY, VERSION};
+use super::library::{LIBRARY, VERSION};
 use crate::forward::message::{Message, MessageKind};
 use serde_json::{Value, json};
 

@@ -1,6 +1,6 @@
 //! Events of PostHog. Exposures are its `$feature_flag_called`, which its experiments count.
 
-use super::{LIBRARY, VERSION, rfc3339};
+use super::library::{LIBRARY, VERSION, rfc3339};
 use crate::forward::message::{Message, MessageKind};
 use serde_json::{Value, json};
 

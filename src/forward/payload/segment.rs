@@ -1,6 +1,6 @@
 //! Calls `track` of Segment's HTTP API. Exposures are its `Experiment Viewed`.
 
-use super::{LIBRARY, VERSION, rfc3339};
+use super::library::{LIBRARY, VERSION, rfc3339};
 use crate::forward::message::{Message, MessageKind};
 use serde_json::{Value, json};
 

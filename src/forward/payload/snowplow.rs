@@ -1,6 +1,6 @@
 //! Structured events of Snowplow's tracker protocol, which need no schema of their own.
 
-use super::VERSION;
+use super::library::VERSION;
 use crate::forward::message::{Message, MessageKind};
 use serde_json::{Value, json};
 

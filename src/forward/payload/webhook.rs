@@ -1,6 +1,6 @@
 //! Flat objects for a webhook, under the names that the archive has.
 
-use super::rfc3339;
+use super::library::rfc3339;
 use crate::forward::message::{Message, MessageKind};
 use serde_json::{Value, json};
 
