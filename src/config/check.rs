@@ -164,7 +164,6 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
     let default = upstreams::default(root, &names, &experiments);
     let known = (&*names, default, &*experiments);
     let routes = routes::read(root, known, &mut watched);
-    let error_pages = error_pages::read(root, &mut watched);
     let access_log = logging::access_log(root);
     let counting = counting::read(root, &names, &mut watched);
     let (journal, secret) = (journal(root), random_secret(root));
@@ -184,7 +183,7 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
         name_servers: upstreams::name_servers(root),
         routes: routes.into(),
         https: routes::https(root),
-        error_pages,
+        error_pages: error_pages::read(root, &mut watched),
         experiments: experiments.into(),
         units: units.into(),
         holdout: admission::whole_holdout(root),

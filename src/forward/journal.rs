@@ -5,7 +5,7 @@ use crate::journal::{Chunk, Follower};
 use std::io;
 
 /// The most records of a batch.
-const RECORDS_MAX: usize = 500;
+const RECORDS_MAX: usize = 2_000;
 
 /// A journal that is forwarded.
 pub struct ForwardedJournal {

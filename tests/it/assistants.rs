@@ -26,7 +26,7 @@ impl Site {
             "user: {{ cookie: uid }}\noverrides: {{ secret: \"hidden-0123456789abcdef\" }}\nupstreams: {{ a: \"http://{a}\", b: \"http://{b}\" }}\nexperiments: {{ shop: {{ control: a, experiment: b, percent: 50 }} }}\nmetrics: {{ buy: {{ event: buy }} }}\n"
         );
         let admin_keys = format!(
-            "tokens: [ {{ name: reader, token: {READER}, role: read }}, {{ name: operator, token: {OPERATOR}, role: operate }} ]"
+            "tokens: {{ reader: {{ token: {READER}, role: read }}, operator: {{ token: {OPERATOR}, role: operate }} }}"
         );
         let how = How {
             admin_keys,
