@@ -150,10 +150,11 @@ fn assistant_reads_results_users_and_history() {
         listed.starts_with("shop (running): verdict collecting: "),
         "{listed}"
     );
-    let users: u64 = listed
+    let groups = listed.lines().nth(1).unwrap();
+    let users = groups
         .split(" users")
-        .filter_map(|it| it.split(' ').next_back()?.parse::<u64>().ok())
-        .sum();
+        .filter_map(|it| it.split(' ').next_back()?.parse::<u64>().ok());
+    let users: u64 = users.sum();
     assert_eq!(users, 40, "{listed}");
     let results = text(&said, 1);
     assert!(
@@ -173,10 +174,7 @@ fn assistant_reads_results_users_and_history() {
     let unknown = error(&said, 5);
     assert!(unknown.contains("404"), "{unknown}");
     assert!(error(&said, 6).contains("\"experiment\" is missing"));
-    assert!(
-        error(&said, 7).contains("there is no tool \\\"no_such_tool\\\"")
-            || error(&said, 7).contains("there is no tool")
-    );
+    assert!(error(&said, 7).contains("there is no tool"));
 }
 
 #[test]
@@ -324,7 +322,7 @@ fn content_that_is_checked_shows_neither_environment_nor_files() {
         assert!(output.status.success());
         String::from_utf8(output.stdout).unwrap()
     };
-    assert!(!said.contains("hidden"), "{said}");
+    assert!(!said.contains("hidden-in"), "{said}");
     let said: Value = serde_json::from_str(&said).unwrap();
     for place in [0, 1] {
         let found = error(&said, place);
