@@ -25,6 +25,7 @@ pub struct Arguments {
 /// Serves until standard input ends.
 #[cfg(feature = "mcp")]
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    use crate::server::ErrorWithHint;
     use rmcp::ServiceExt;
     use server::AssistantServer;
 
@@ -37,7 +38,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         .enable_all()
         .build()?;
     let served = runtime.block_on(async {
-        let running = server.serve(rmcp::transport::stdio()).await?;
+        let began = server.serve(rmcp::transport::stdio()).await;
+        let running = began.map_err(|error| {
+            let hint = "an assistant starts this command, and begins: see `watershed mcp --help`";
+            ErrorWithHint::new(error.to_string(), hint)
+        })?;
         running.waiting().await?;
         Ok(())
     });
