@@ -15,6 +15,8 @@ pub enum Feature {
     Archive,
     /// Certificates by ACME.
     Acme,
+    /// The Model Context Protocol.
+    Mcp,
 }
 
 impl Feature {
@@ -27,6 +29,7 @@ impl Feature {
             Feature::Parquet => "parquet",
             Feature::Archive => "archive",
             Feature::Acme => "acme",
+            Feature::Mcp => "mcp",
         }
     }
 
@@ -39,6 +42,7 @@ impl Feature {
             Feature::Parquet => cfg!(feature = "parquet"),
             Feature::Archive => cfg!(feature = "archive"),
             Feature::Acme => cfg!(feature = "acme"),
+            Feature::Mcp => cfg!(feature = "mcp"),
         }
     }
 }

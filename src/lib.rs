@@ -10,6 +10,7 @@ pub mod archive;
 pub mod cli;
 pub mod config;
 pub mod features;
+mod forward;
 pub mod journal;
 pub mod notify;
 pub mod otel;

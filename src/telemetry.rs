@@ -1,12 +1,14 @@
 //! Counters and histograms that modules write and `admin` reads.
 
 mod counter;
+mod followers;
 mod frequent_ids;
 mod metric_rules;
 mod mirrors;
 mod traffic;
 
 pub use counter::Counter;
+pub use followers::{ArchiveCounters, ForwardCounters, ForwardedTo};
 pub use frequent_ids::{FrequentId, FrequentIds};
 pub use metric_rules::{MetricRules, RuleCounts, RuleSum, UnusedEvents};
 pub use mirrors::{
@@ -18,6 +20,7 @@ pub use traffic::{
     TrafficSum, UpstreamSum, UpstreamTraffic,
 };
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -187,6 +190,8 @@ pub struct Telemetry {
     pub archive: ArchiveCounters,
     /// Certificates by ACME.
     pub acme: AcmeCounters,
+    /// Destinations of exposures and events.
+    pub forward: ForwardedTo,
     /// Panics, by the task that panicked.
     pub panics: Panics,
     /// Problems that a person should solve.
@@ -208,23 +213,6 @@ pub struct MessageCounters {
     pub pending: AtomicU64,
 }
 
-/// The archive since the start, but for what waits.
-#[derive(Debug, Default)]
-pub struct ArchiveCounters {
-    /// Records that were archived.
-    pub records: AtomicU64,
-    /// Files that were written.
-    pub files: AtomicU64,
-    /// Attempts that failed.
-    pub failed: AtomicU64,
-    /// Records that were deleted before they were archived.
-    pub dropped: AtomicU64,
-    /// Records that wait now.
-    pub waiting: AtomicU64,
-    /// Bytes of the journal that are kept for the archive alone.
-    pub held_bytes: AtomicU64,
-}
-
 /// Certificates by ACME since the start, as far as this process ordered them.
 #[derive(Debug, Default)]
 pub struct AcmeCounters {
@@ -236,16 +224,17 @@ pub struct AcmeCounters {
 
 /// Problems that do not stop requests. Each is a sentence with its cause and its fix.
 #[derive(Debug, Default)]
-pub struct Problems(Mutex<BTreeMap<&'static str, String>>);
+pub struct Problems(Mutex<BTreeMap<Cow<'static, str>, String>>);
 
 impl Problems {
     /// Sets or clears the problem of a subject. Returns whether it has changed.
-    pub fn set(&self, subject: &'static str, problem: Option<String>) -> bool {
+    pub fn set(&self, subject: impl Into<Cow<'static, str>>, problem: Option<String>) -> bool {
         // No code that holds this lock can leave the map half-changed.
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let subject = subject.into();
         match problem {
             Some(problem) => all.insert(subject, problem.clone()) != Some(problem),
-            None => all.remove(subject).is_some(),
+            None => all.remove(&subject).is_some(),
         }
     }
 

@@ -4,20 +4,18 @@ use super::batch::{clean_again, write};
 use super::definitions;
 use super::encode::encode;
 use super::error::ArchiveError;
-use super::forgotten::AllForgotten;
-use super::found::FoundJournals;
 use super::journal::ArchivedJournal;
 use super::location::Location;
-use super::record_rows::JournaledRecord;
 use super::rows::{BatchRows, PhaseNumbers, folder};
 use super::tables::{self, RecordTable};
 use crate::config::plan::Archive;
 use crate::experiment::record::{Declaration, Served};
-use crate::journal::Chunk;
-use crate::store::{Backoff, Store, phases};
+use crate::journal::rows::JournaledRecord;
+use crate::journal::{Chunk, FoundJournals};
+use crate::store::rounds::{FINISH_WITHIN, JournalRounds, Round, rounds};
+use crate::store::{AllForgotten, Store, phases};
 use crate::telemetry::Telemetry;
 use arrow_array::RecordBatch;
-use futures_util::FutureExt;
 use std::collections::{BTreeSet, HashSet};
 use std::future::Future;
 use std::sync::Arc;
@@ -26,10 +24,8 @@ use std::time::Duration;
 
 /// The name of files without rows.
 const SCHEMA_FILE: &str = "schema.parquet";
-/// How often the bytes are checked that are kept for the archive.
-const HELD_INTERVAL: Duration = Duration::from_secs(5);
-/// How long the last records may take when the process stops. The next process archives the rest.
-const FINISH_WITHIN: Duration = Duration::from_secs(10);
+/// The longest delay after an attempt that failed.
+const DELAY_MAX: Duration = Duration::from_secs(5);
 
 /// Writes records of journals to an archive.
 pub struct Archiver {
@@ -74,63 +70,15 @@ impl Archiver {
 
     /// Archives at intervals until `stop` resolves, and then what is left, if that takes not long.
     pub async fn run(&mut self, stop: impl Future<Output = ()>) {
-        let mut stop = std::pin::pin!(stop.fuse());
-        let mut backoff = Backoff::new();
-        loop {
-            let round = tokio::select! {
-                () = &mut stop => break,
-                round = self.round() => round,
-            };
-            self.report(round.as_ref().err());
-            let wait = match round {
-                Ok(true) => Duration::ZERO,
-                Ok(false) => {
-                    backoff = Backoff::new();
-                    self.archive.every
-                }
-                Err(_) => backoff.delay().min(self.archive.every),
-            };
-            tokio::select! {
-                () = &mut stop => break,
-                () = self.rest(wait) => {}
-            }
-        }
-        // A stop does not wait for an archive that is unavailable. The journals keep the records.
-        if self.has_failed {
-            return;
-        }
-        let finishing = async {
-            let mut round = Ok(true);
-            while let Ok(true) = round {
-                round = self.round().await;
-            }
-            self.report(round.as_ref().err());
-        };
-        if tokio::time::timeout(FINISH_WITHIN, finishing)
-            .await
-            .is_err()
-        {
+        if !rounds(self, stop).await {
             tracing::warn!(
                 "not all records were archived within {FINISH_WITHIN:?}: the next process archives the rest"
             );
         }
     }
 
-    /// Waits until the next round. It comes early if much of the journal is kept for the archive: what is beyond the
-    /// backlog would be deleted.
-    async fn rest(&self, wait: Duration) {
-        let until = tokio::time::Instant::now() + wait;
-        let held = || -> u64 { self.journals.iter().map(ArchivedJournal::held_bytes).sum() };
-        while tokio::time::Instant::now() < until
-            && (self.has_failed || held() <= self.archive.backlog_bytes / 2)
-        {
-            let next = tokio::time::Instant::now() + HELD_INTERVAL;
-            tokio::time::sleep_until(next.min(until)).await;
-        }
-    }
-
     /// Archives what is written now. Returns whether there is more.
-    async fn round(&mut self) -> Result<bool, ArchiveError> {
+    async fn archive(&mut self) -> Result<bool, ArchiveError> {
         let found = self.found.take().into_iter();
         self.journals.extend(found.map(ArchivedJournal::new));
         self.measure();
@@ -323,5 +271,31 @@ impl Archiver {
         {
             tracing::error!("{problem}");
         }
+    }
+}
+
+impl JournalRounds for Archiver {
+    async fn round(&mut self) -> Round {
+        let archived = self.archive().await;
+        self.report(archived.as_ref().err());
+        match archived {
+            Ok(true) => Round::More,
+            Ok(false) => Round::Done,
+            Err(_) => Round::Failed(Duration::ZERO),
+        }
+    }
+
+    fn interval(&self) -> Duration {
+        self.archive.every
+    }
+
+    fn delay_max(&self) -> Duration {
+        self.archive.every.min(DELAY_MAX)
+    }
+
+    /// Whether much of the journal is kept for the archive: what is beyond the backlog would be deleted.
+    fn is_urgent(&self) -> bool {
+        let held = self.journals.iter().map(ArchivedJournal::held_bytes);
+        held.sum::<u64>() > self.archive.backlog_bytes / 2
     }
 }

@@ -3,12 +3,11 @@
 use super::claims::Claim;
 use super::encode::encode;
 use super::error::ArchiveError;
-use super::forgotten::AllForgotten;
 use super::location::Location;
 use super::rows::{BatchRows, folder};
 use super::sweep::clean;
 use super::tables::RecordTable;
-use crate::store::Store;
+use crate::store::{AllForgotten, Store};
 
 /// A file of a batch.
 pub struct BatchFile {

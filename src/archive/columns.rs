@@ -1,10 +1,9 @@
 //! Rows as columns of Arrow.
 
-use super::record_rows::{EventRow, ExposureRow, JournaledRecord, TIME_MAX_MS, served};
 use super::tables::{RecordTable, VALUE_PRECISION, VALUE_SCALE};
-use crate::experiment::metric::MetricKind;
 use crate::experiment::record::Served;
 use crate::experiment::user_id::readable;
+use crate::journal::rows::{EventRow, ExposureRow, JournaledRecord, TIME_MAX_MS, served};
 use arrow_array::{
     ArrayRef, BooleanArray, Decimal128Array, Int32Array, Int64Array, RecordBatch, StringArray,
     TimestampMicrosecondArray,
@@ -19,16 +18,12 @@ pub fn exposures(rows: &[ExposureRow<'_>]) -> Result<RecordBatch, ArrowError> {
     let is_somebody =
         |row: &&ExposureRow<'_>| !matches!(row.exposure.served, Served::NotCounted(_));
     let user = |row| Some(row).filter(is_somebody).map(|row| row.of.user());
-    let variation = |row: &ExposureRow<'_>| {
-        let group = row.experiment.groups.get(row.exposure.group.0);
-        group.map_or("", |group| group.name.as_str()).to_owned()
-    };
     let epoch = |row: &ExposureRow<'_>| row.exposure.epoch.unwrap_or(row.experiment.epoch);
     let columns: Vec<ArrayRef> = vec![
         times(all().map(|row| row.of.record.at_ms)),
         texts(all().map(user)),
         texts(all().map(|row| Some(&*row.experiment.name))),
-        texts(all().map(|row| Some(variation(row)))),
+        texts(all().map(|row| Some(row.group()))),
         ints(all().map(|row| Some(row.phase as i32))),
         texts(all().map(|row| Some(served(row.exposure).0))),
         texts(all().map(|row| served(row.exposure).1)),
@@ -74,12 +69,6 @@ pub fn identities(rows: &[JournaledRecord<'_>]) -> Result<RecordBatch, ArrowErro
     table(RecordTable::Identities, columns, rows.iter().copied())
 }
 
-impl JournaledRecord<'_> {
-    fn user(&self) -> String {
-        readable(&self.record.user)
-    }
-}
-
 /// Adds the columns that every record has.
 fn table<'a>(
     table: RecordTable,
@@ -87,10 +76,9 @@ fn table<'a>(
     records: impl Iterator<Item = JournaledRecord<'a>> + Clone,
 ) -> Result<RecordBatch, ArrowError> {
     let all = || records.clone();
-    let unit = |of: JournaledRecord<'a>| Some(&*of.record.unit).filter(|unit| !unit.is_empty());
     let is_new = all().map(|of| Some(of.record.is_new));
     columns.push(Arc::new(BooleanArray::from_iter(is_new)));
-    columns.push(texts(all().map(unit)));
+    columns.push(texts(all().map(|of| of.unit().map(str::to_owned))));
     columns.push(texts(all().map(|of| Some(hex(of.record.declaration)))));
     columns.push(texts(all().map(|of| Some(of.journal))));
     columns.push(longs(all().map(|of| Some(of.seq as i64))));
@@ -99,9 +87,8 @@ fn table<'a>(
 
 /// The value of an event in whole units; `None` for an event without one.
 fn value(row: &EventRow<'_>) -> Option<i128> {
-    let sum = row.observation.sum;
-    let has_value = matches!(row.metric.kind, MetricKind::Mean | MetricKind::Ratio) || sum != 0;
-    has_value.then(|| in_value_scale(sum, row.metric.scale))
+    let sum = row.value()?;
+    Some(in_value_scale(sum, row.metric.scale))
 }
 
 /// Units of 10^-scale in units of 10^-[`VALUE_SCALE`].

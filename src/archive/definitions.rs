@@ -1,11 +1,11 @@
 //! Declarations as rows of the table `definitions`.
 
 use super::columns::{hex, in_value_scale, ints, longs, texts, times, values};
-use super::record_rows::JournaledRecord;
 use super::rows::PhaseNumbers;
 use super::tables;
 use crate::experiment::metric::MetricGoal;
 use crate::experiment::record::{Declaration, DeclaredExperiment, DeclaredGroup, DeclaredMetric};
+use crate::journal::rows::JournaledRecord;
 use arrow_array::{BooleanArray, Float64Array, RecordBatch};
 use arrow_schema::ArrowError;
 use std::sync::Arc;

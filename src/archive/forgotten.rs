@@ -3,20 +3,12 @@
 use super::error::ArchiveError;
 use super::tables::RecordTable;
 use crate::experiment::user_id::unreadable;
-use crate::store::Store;
-use crate::store::forgotten::ForgottenUsers;
+use crate::store::AllForgotten;
 use arrow_array::cast::AsArray;
 use arrow_array::types::TimestampMicrosecondType;
 use arrow_array::{BooleanArray, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow_select::filter::filter_record_batch;
 use std::collections::HashMap;
-
-/// The forgotten users of all experiments of a store, and others.
-#[derive(Clone, Debug, Default)]
-pub struct AllForgotten {
-    shards: Vec<ForgottenUsers>,
-    others: HashMap<Vec<u8>, u64>,
-}
 
 /// The columns of a table that tell whose rows it has.
 pub struct IdColumns<'a> {
@@ -44,73 +36,30 @@ impl<'a> IdColumns<'a> {
     }
 }
 
-impl AllForgotten {
-    /// Loads them.
-    pub async fn load(store: &dyn Store) -> Result<AllForgotten, ArchiveError> {
-        let mut shards = Vec::new();
-        for experiment in store.experiments().await? {
-            for shard in 0..store.shards(&experiment).await? {
-                shards.push(store.forgotten(&experiment, shard).await?);
-            }
+/// Removes the rows of forgotten users; `None` where there are none of them.
+pub fn removed_from(
+    forgotten: &AllForgotten,
+    table: RecordTable,
+    rows: &RecordBatch,
+) -> Result<Option<RecordBatch>, ArchiveError> {
+    if forgotten.is_empty() {
+        return Ok(None);
+    }
+    let IdColumns { at_us, ids } = IdColumns::of(table, rows)?;
+    let mut known = HashMap::<&str, i64>::new();
+    let mut kept = vec![true; rows.num_rows()];
+    for ids in ids {
+        for (row, id) in ids.iter().enumerate() {
+            let Some(id) = id else { continue };
+            let until_us = known
+                .entry(id)
+                .or_insert_with(|| 1000 * forgotten.until_ms(&unreadable(id)) as i64);
+            // Times of rows are whole milliseconds.
+            kept[row] &= at_us.value(row) > *until_us;
         }
-        shards.retain(|shard| shard.version > 0);
-        let others = HashMap::new();
-        Ok(AllForgotten { shards, others })
     }
-
-    /// Adds an ID whose records up to this time, in Unix milliseconds, are forgotten.
-    pub fn add(&mut self, id: Vec<u8>, until_ms: u64) {
-        self.others.insert(id, until_ms);
+    if kept.iter().all(|kept| *kept) {
+        return Ok(None);
     }
-
-    /// Whether nobody was forgotten.
-    pub fn is_empty(&self) -> bool {
-        self.shards.is_empty() && self.others.is_empty()
-    }
-
-    /// Whether nobody was forgotten since `earlier` was loaded.
-    pub fn is_as(&self, earlier: &AllForgotten) -> bool {
-        let versions = |all: &AllForgotten| -> Vec<u64> {
-            all.shards.iter().map(|shard| shard.version).collect()
-        };
-        versions(self) == versions(earlier)
-    }
-
-    /// Returns the time up to which records of a user are forgotten, in Unix milliseconds; 0 for a user who was not
-    /// forgotten.
-    pub fn until_ms(&self, user: &[u8]) -> u64 {
-        let until = self.shards.iter().map(|shard| shard.until_ms(user));
-        until
-            .chain(self.others.get(user).copied())
-            .max()
-            .unwrap_or(0)
-    }
-
-    /// Removes the rows of forgotten users; `None` where there are none of them.
-    pub fn removed_from(
-        &self,
-        table: RecordTable,
-        rows: &RecordBatch,
-    ) -> Result<Option<RecordBatch>, ArchiveError> {
-        if self.is_empty() {
-            return Ok(None);
-        }
-        let IdColumns { at_us, ids } = IdColumns::of(table, rows)?;
-        let mut known = HashMap::<&str, i64>::new();
-        let mut kept = vec![true; rows.num_rows()];
-        for ids in ids {
-            for (row, id) in ids.iter().enumerate() {
-                let Some(id) = id else { continue };
-                let until_us = known
-                    .entry(id)
-                    .or_insert_with(|| 1000 * self.until_ms(&unreadable(id)) as i64);
-                // Times of rows are whole milliseconds.
-                kept[row] &= at_us.value(row) > *until_us;
-            }
-        }
-        if kept.iter().all(|kept| *kept) {
-            return Ok(None);
-        }
-        Ok(Some(filter_record_batch(rows, &BooleanArray::from(kept))?))
-    }
+    Ok(Some(filter_record_batch(rows, &BooleanArray::from(kept))?))
 }

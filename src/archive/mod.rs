@@ -35,7 +35,6 @@ mod encode;
 mod error;
 #[cfg(feature = "archive")]
 mod forgotten;
-mod found;
 #[cfg(feature = "archive")]
 mod journal;
 #[cfg(feature = "archive")]
@@ -44,13 +43,12 @@ mod location;
 mod past;
 mod question;
 #[cfg(feature = "archive")]
-mod record_rows;
-#[cfg(feature = "archive")]
 mod rows;
 #[cfg(feature = "archive")]
 mod rows_back;
 #[cfg(feature = "archive")]
 mod sweep;
+mod swept;
 #[cfg(feature = "archive")]
 mod tables;
 #[cfg(not(feature = "archive"))]
@@ -60,12 +58,12 @@ mod without_archive;
 pub use archiver::Archiver;
 #[cfg(feature = "archive")]
 pub use error::ArchiveError;
-pub use found::{FoundJournals, Swept};
 #[cfg(feature = "archive")]
 pub use past::ArchivedPast;
 pub use question::ReplayQuestion;
 #[cfg(feature = "archive")]
 pub use sweep::forget;
+pub use swept::Swept;
 #[cfg(not(feature = "archive"))]
 pub use without_archive::{
     NoArchiveError as ArchiveError, NoArchivedPast as ArchivedPast, NoArchiver as Archiver, forget,

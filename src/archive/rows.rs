@@ -2,10 +2,10 @@
 
 use super::columns;
 use super::error::ArchiveError;
-use super::record_rows::{EventRow, ExposureRow, JournaledRecord, TIME_MAX_MS};
 use super::tables::RecordTable;
 use crate::experiment::record::Declaration;
 use crate::journal::Chunk;
+use crate::journal::rows::{EventRow, ExposureRow, JournaledRecord, TIME_MAX_MS};
 use arrow_array::RecordBatch;
 use std::collections::{BTreeMap, HashMap};
 

@@ -2,13 +2,13 @@
 
 use super::encode::{decode, encode};
 use super::error::ArchiveError;
-use super::forgotten::{AllForgotten, IdColumns};
-use super::found::Swept;
+use super::forgotten::{IdColumns, removed_from};
 use super::location::Location;
+use super::swept::Swept;
 use super::tables::RecordTable;
 use crate::config::plan::{Archive, ArchiveTarget};
 use crate::experiment::user_id::{readable, unreadable};
-use crate::store::Store;
+use crate::store::{AllForgotten, Store};
 use arrow_array::RecordBatch;
 use arrow_select::concat::concat_batches;
 use futures_util::{Stream, StreamExt, TryStreamExt};
@@ -145,7 +145,7 @@ pub async fn clean(
                 why: error.to_string(),
             }
         })?;
-        let rest: Option<RecordBatch> = forgotten.removed_from(table, &rows)?;
+        let rest: Option<RecordBatch> = removed_from(forgotten, table, &rows)?;
         let Some(rest) = rest else {
             return Ok(false);
         };

@@ -1,9 +1,10 @@
 //! Takes the place of the archive in a program without the feature `archive`, whose plans have none.
 
-use super::found::{FoundJournals, Swept};
 use super::question::ReplayQuestion;
+use super::swept::Swept;
 use crate::config::plan::{Archive, ArchiveTarget};
 use crate::journal::Chunk;
+use crate::journal::FoundJournals;
 use crate::store::Store;
 use crate::telemetry::Telemetry;
 use std::future::Future;

@@ -17,7 +17,7 @@ const USUAL: &str = "http://127.0.0.1:9900";
 pub struct AdminServer {
     /// The admin address of a running watershed [default: admin.listen of the routes file, or else
     /// http://127.0.0.1:9900]
-    #[arg(long, value_name = "URL")]
+    #[arg(long, visible_alias = "admin", value_name = "URL")]
     url: Option<String>,
     /// A token of admin.token or admin.tokens, if one is needed [default: that of the routes file]
     #[arg(long, env = "WATERSHED_TOKEN", hide_env_values = true)]
@@ -49,6 +49,12 @@ impl AdminServer {
     pub fn plan(&self) -> Result<Option<Plan>, InvalidConfig> {
         let path = self.file.find();
         path.map(|path| config::load(&path)).transpose()
+    }
+
+    /// Returns the argument that names the routes file.
+    #[cfg(feature = "mcp")]
+    pub fn file(&self) -> &ConfigFile {
+        &self.file
     }
 
     /// Finds the server. The file is read unless `--url` is given without `-c`: the token of a file is for

@@ -11,6 +11,8 @@ use crate::experiment::lifecycle::Ramp;
 use crate::experiment::metric::{MetricKind, VALUE_MAX};
 use crate::experiment::{Experiment, Group, Lifecycle};
 use crate::server::DecidedPlan;
+#[cfg(feature = "mcp")]
+use crate::server::KnownDecisions;
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -58,6 +60,26 @@ pub fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
         users_per_day: arguments.users_per_day,
     };
     Ok(output.print(|| text(&checked), || document(&checked))?)
+}
+
+/// Describes a valid plan as if it were that of the file at `path`, with its warnings; or fails with what decisions
+/// make of it.
+#[cfg(feature = "mcp")]
+pub fn described(plan: &Plan, path: &Path, known: &KnownDecisions) -> anyhow::Result<String> {
+    let (decided, effects) = known.preview(plan, now_ms());
+    if let Some(invalid) = decided.problems(Some(path)) {
+        return Err(invalid.into());
+    }
+    let checked = CheckedFile {
+        path,
+        plan,
+        decided: &decided,
+        effects: &effects,
+        users_per_day: None,
+    };
+    let warnings = plan.warnings.iter();
+    let warnings = warnings.map(|it| format!("{}\n", it.with_line()));
+    Ok(warnings.collect::<String>() + &text(&checked))
 }
 
 fn text(checked: &CheckedFile<'_>) -> String {

@@ -48,6 +48,7 @@ pub fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
             store.record_action(&act(experiment)).await?;
         }
         let swept = from_archive(&plan, &*store, (kept.id().as_bytes(), until_ms)).await?;
+        let destinations: Vec<&str> = plan.forward.iter().map(|it| &*it.name).collect();
         let text = || {
             let mut text: String = match names.is_empty() {
                 true => "the store does not know this user\n".to_owned(),
@@ -61,10 +62,17 @@ pub fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
                     "archive: {replaced} of {read} files had rows of forgotten users and were rewritten\n"
                 ));
             }
+            if !destinations.is_empty() {
+                text.push_str(&format!(
+                    "forward: records that were sent before stay at {}: delete the user there, too\n",
+                    destinations.join(", ")
+                ));
+            }
             text
         };
         let archive = swept.map(|it| json!({ "files": it.read, "rewritten": it.replaced }));
-        Ok(output.print(text, || json!({ "forgotten": names, "archive": archive }))?)
+        let print = || json!({ "forgotten": names, "archive": archive, "forwarded_to": destinations });
+        Ok(output.print(text, print)?)
     })
 }
 

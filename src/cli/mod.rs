@@ -20,6 +20,7 @@ mod import;
 mod init;
 mod judge;
 mod known_users;
+mod mcp;
 mod output;
 mod override_;
 mod plan;
@@ -98,6 +99,9 @@ enum Command {
     Healthcheck(healthcheck::Arguments),
     /// Make a token for the admin API, and its line for the routes file
     Token(token::Arguments),
+    /// Serve results to assistants by the Model Context Protocol, on standard input and output; read-only unless
+    /// told otherwise
+    Mcp(mcp::Arguments),
     /// Simulate the file's experiments: how often verdicts are wrong, and how long they take
     Simulate(simulate::Arguments),
     /// Print the JSON Schema of the routes file, with which editors complete and check it
@@ -150,6 +154,7 @@ fn run(command: Command, output: Output) -> anyhow::Result<()> {
         Command::Override(arguments) => override_::run(&arguments, output),
         Command::Healthcheck(arguments) => healthcheck::run(&arguments, output),
         Command::Token(arguments) => token::run(&arguments, output),
+        Command::Mcp(arguments) => mcp::run(&arguments),
         Command::Simulate(arguments) => simulate::run(&arguments, output),
         Command::Completions(arguments) => {
             completions::run(&arguments, Arguments::command(), output)

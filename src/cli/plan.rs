@@ -80,6 +80,20 @@ pub fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
     Ok(output.print(text, document)?)
 }
 
+/// Describes the changes for simulated users, without asking a store.
+#[cfg(feature = "mcp")]
+pub fn described(old: &Plan, new: &Plan, users: u32) -> String {
+    let ids = (0..users).map(|number| format!("user-{number}").into_bytes());
+    let ids: Vec<Vec<u8>> = ids.collect();
+    let names = changes::names(old, new).into_iter();
+    let effects = names.map(|name| PlanEffect::of(old, new, name, &ids, None).text());
+    let text = effects.collect::<String>() + &of_routes(old, new);
+    match text.is_empty() {
+        true => "nothing changes for users: neither file has an experiment\n".to_owned(),
+        false => text,
+    }
+}
+
 /// The effect on one experiment.
 struct PlanEffect<'a> {
     name: &'a str,

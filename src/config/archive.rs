@@ -56,7 +56,8 @@ fn every(node: &Node<'_>) -> Duration {
     every
 }
 
-fn backlog(node: &Node<'_>, quota_bytes: u64) -> u64 {
+/// Reads the most bytes of the journal that wait for somebody who is unavailable.
+pub fn backlog(node: &Node<'_>, quota_bytes: u64) -> u64 {
     let bytes = node.get("backlog").and_then(|node| {
         let bytes = node.bytes()?;
         let most = quota_bytes / 2;

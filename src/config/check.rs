@@ -7,8 +7,8 @@ use super::metrics;
 use super::plan::{Journal, Plan};
 use super::reader::{Node, ReadContext};
 use super::{
-    admin, archive, counting, error_pages, lifecycle, limits, logging, plan, privacy, routes,
-    segments, server_tls, tracing, upstreams, webhooks,
+    admin, archive, counting, error_pages, forward, lifecycle, limits, logging, plan, privacy,
+    routes, segments, server_tls, tracing, upstreams, webhooks,
 };
 use crate::experiment::key_ring::KeyRing;
 use std::collections::BTreeMap;
@@ -134,6 +134,10 @@ const KEYS: &[(&str, &str)] = &[
         "{ to, every, backlog }: where all exposures and events are written as Parquet",
     ),
     (
+        "forward",
+        "where exposures and events are sent: a list of { to: segment, write_key }, or to: posthog, ga4, snowplow, webhook, otlp",
+    ),
+    (
         "webhooks",
         "who is told of winners, harm and the like: a list of { url, secret, on }",
     ),
@@ -160,7 +164,6 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
     let default = upstreams::default(root, &names, &experiments);
     let known = (&*names, default, &*experiments);
     let routes = routes::read(root, known, &mut watched);
-    let error_pages = error_pages::read(root, &mut watched);
     let access_log = logging::access_log(root);
     let counting = counting::read(root, &names, &mut watched);
     let (journal, secret) = (journal(root), random_secret(root));
@@ -171,6 +174,7 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
         admin: admin::read(root, listen, keys(plan::SESSION_KEYS), &mut watched),
         store: super::store::store(root, &mut watched),
         archive: archive::read(root, journal.quota_bytes),
+        forward: forward::read(root, (listen, &journal, &metrics), &mut watched),
         journal,
         workers: workers(root).unwrap_or(cores),
         identity: identity::read(root, keys(plan::IDENTITY_KEYS)),
@@ -179,7 +183,7 @@ pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
         name_servers: upstreams::name_servers(root),
         routes: routes.into(),
         https: routes::https(root),
-        error_pages,
+        error_pages: error_pages::read(root, &mut watched),
         experiments: experiments.into(),
         units: units.into(),
         holdout: admission::whole_holdout(root),

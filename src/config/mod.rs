@@ -26,8 +26,10 @@ mod error_pages;
 mod experiments;
 mod file;
 mod flag_value;
+mod forward;
 mod health;
 mod hidden_values;
+mod http_target;
 mod identity;
 mod key_recorder;
 mod lifecycle;
@@ -114,6 +116,26 @@ pub fn parse(
     environment: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Plan, InvalidConfig> {
     parse_for(text, path, environment, Feature::is_built, &IdLists::new())
+}
+
+/// Reads the plan of a text that somebody else wrote, as if it were the file at `path`: without the environment, and
+/// without the files that `files` names, which errors would show.
+#[cfg(feature = "mcp")]
+pub fn parse_alone(text: &str, path: &Path) -> Result<Plan, InvalidConfig> {
+    let invalid = |problem| InvalidConfig::of(problem, path);
+    let (value, _) = file::parse(path, text, 0).map_err(|problem| invalid(*problem))?;
+    if let file::Value::Map(map) = &value
+        && map.iter().any(|(key, _)| key == "files")
+    {
+        let found = "`files` names other files, which are not read here".to_owned();
+        let allowed = "write what they have into one text, and leave `files` out".to_owned();
+        let problem = Diagnostic {
+            key: "files".to_owned(),
+            ..Diagnostic::of_file(path, found, allowed)
+        };
+        return Err(invalid(problem));
+    }
+    parse(text, path, &|_| None)
 }
 
 fn of_process(name: &str) -> Option<String> {

@@ -3,6 +3,8 @@
 
 mod admin;
 mod archive;
+mod forward;
+mod http_target;
 mod limits;
 mod logging;
 mod route;
@@ -13,6 +15,8 @@ mod webhooks;
 
 pub use admin::{Admin, AdminTls, Origins, PRIVATE_COOKIES, SESSION_COOKIE, Token, TokenRole};
 pub use archive::{Archive, ArchiveTarget, BucketPath};
+pub use forward::{Destination, DestinationFormat, ForwardedEvents};
+pub use http_target::HttpTarget;
 pub use limits::{Limits, Timeouts};
 pub use logging::{AccessLog, LogTo, LogUser, Otlp, Tracing};
 pub use route::{
@@ -115,6 +119,8 @@ pub struct Plan {
     pub tracing: Tracing,
     /// Where all records are written as Parquet; `None` for nowhere.
     pub archive: Option<Archive>,
+    /// Where exposures and events are sent.
+    pub forward: Box<[Destination]>,
     /// Who is told of events.
     pub webhooks: Box<[Webhook]>,
     /// Whether responses carry `Watershed-Group`.

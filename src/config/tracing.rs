@@ -187,7 +187,8 @@ fn port(uri: &Uri) -> u16 {
     uri.port_u16().unwrap_or(usual)
 }
 
-fn headers(node: &Node<'_>) -> HeaderMap {
+/// Reads header fields of posts. Their values are secrets.
+pub fn headers(node: &Node<'_>) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for (name, node) in node.named("header") {
         let known = name.parse::<HeaderName>().ok();

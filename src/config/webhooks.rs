@@ -1,24 +1,16 @@
 //! `webhooks:`: who is told of winners, harm and the like.
 
-use super::plan::{EndpointAddress, NotificationKind, SigningKey, Transport, Webhook};
+use super::http_target::{self, BASE64, TargetKey};
+use super::plan::{NotificationKind, SigningKey, Webhook};
 use super::reader::Node;
-use super::tls::{self, Watched};
+use super::tls::Watched;
 use base64::Engine;
-use base64::alphabet::STANDARD;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use http::{HeaderValue, Uri};
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
 
 const URL: &str =
     "an address such as https://hooks.example.com/watershed (or http://); or ${NAME}, or file:PATH";
-const SECRET: &str = "whsec_ and at least 16 bytes in base64, such as `echo whsec_$(openssl rand -base64 32)` prints";
-
-/// Base64 with and without padding.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
+pub const SECRET: &str = "whsec_ and at least 16 bytes in base64, such as `echo whsec_$(openssl rand -base64 32)` prints";
 
 /// Reads all webhooks.
 pub fn read(root: &Node<'_>, watched: &mut Watched) -> Vec<Webhook> {
@@ -52,80 +44,24 @@ fn webhook(node: &Node<'_>, watched: &mut Watched) -> Option<Webhook> {
         return None;
     }
     // All keys are read, so that all errors are reported.
-    let key = node.get("secret").and_then(|node| key(&node));
+    let key = node.get("secret").and_then(|node| signing_key(&node));
     let on = kinds(node);
-    let uri = match node.get("url") {
-        Some(node) => address(&node),
-        None => {
-            node.missing("url", URL);
-            None
-        }
+    let url = TargetKey {
+        key: "url",
+        holds: URL,
+        default: None,
     };
-    let is_secure = uri
-        .as_ref()
-        .is_some_and(|uri| uri.scheme_str() == Some("https"));
-    if let Some(tls) = node.get("tls").filter(|_| uri.is_some() && !is_secure) {
-        tls.problem(
-            "the receiver is reached without TLS",
-            "write https:// in its address, or leave `tls` out",
-        );
-    }
-    let transport = match is_secure {
-        true => Transport::Https(tls::upstream(node, watched)?),
-        false => Transport::Http,
-    };
-    let uri = uri?;
-    let host = uri.host()?;
-    let (login, place) = match uri.authority()?.as_str().rsplit_once('@') {
-        Some((login, place)) => (Some(login), place),
-        None => (None, uri.authority()?.as_str()),
-    };
+    let (uri, target) = http_target::read(node, &url, watched)?;
     Some(Webhook {
-        endpoint: EndpointAddress {
-            socket: None,
-            is_srv: false,
-            ip: None,
-            host: host.trim_start_matches('[').trim_end_matches(']').into(),
-            port: uri.port_u16().unwrap_or(if is_secure { 443 } else { 80 }),
-            transport,
-        },
-        path: uri.path_and_query()?.clone(),
-        host: HeaderValue::try_from(place).ok()?,
-        authorization: login.and_then(basic),
+        target,
         key,
         on: on.into(),
         receiver: digest(&uri.to_string()),
     })
 }
 
-fn address(node: &Node<'_>) -> Option<Uri> {
-    let text = node.secret(URL)?;
-    let uri: Option<Uri> = text.reveal().parse().ok();
-    let is_sound = |uri: &Uri| {
-        let is_known = matches!(uri.scheme_str(), Some("http" | "https"));
-        let authority = uri.authority().map_or("", |it| it.as_str());
-        let place = authority.rsplit_once('@').map_or(authority, |it| it.1);
-        let port = place.rsplit_once(':').filter(|it| !it.1.contains(']'));
-        let has_port = port.is_none() || uri.port_u16().is_some_and(|port| port > 0);
-        is_known && has_port && uri.host().is_some_and(|host| !host.is_empty())
-    };
-    let uri = uri.filter(is_sound);
-    if uri.is_none() {
-        // It may hold a secret.
-        node.problem("this is not an address", URL);
-    }
-    uri
-}
-
-/// Returns `Authorization` of a user and a password in an address.
-fn basic(login: &str) -> Option<HeaderValue> {
-    let login: Vec<u8> = percent_encoding::percent_decode_str(login).collect();
-    let mut value = HeaderValue::try_from(format!("Basic {}", BASE64.encode(login))).ok()?;
-    value.set_sensitive(true);
-    Some(value)
-}
-
-fn key(node: &Node<'_>) -> Option<SigningKey> {
+/// Reads the key of signatures.
+pub fn signing_key(node: &Node<'_>) -> Option<SigningKey> {
     let text = node.secret(SECRET)?;
     let encoded = text.reveal().trim().strip_prefix("whsec_");
     let bytes = encoded.and_then(|encoded| BASE64.decode(encoded).ok());
@@ -197,16 +133,22 @@ mod tests {
         let [first, second] = &all[..] else {
             panic!("{all:?}");
         };
-        assert_eq!((&*first.endpoint.host, first.endpoint.port), ("::1", 81));
         assert_eq!(
-            (&*first.path.to_string(), &first.host),
+            (&*first.target.endpoint.host, first.target.endpoint.port),
+            ("::1", 81)
+        );
+        assert_eq!(
+            (&*first.target.path.to_string(), &first.target.host),
             ("/a?b=c", &"[::1]:81".parse().unwrap())
         );
-        assert_eq!(first.authorization.as_ref().unwrap(), "Basic dTpw");
+        assert_eq!(first.target.authorization.as_ref().unwrap(), "Basic dTpw");
         assert_eq!(first.key.as_ref().unwrap().reveal().len(), 24);
         assert_eq!(*first.on, [NotificationKind::Harm, NotificationKind::Ramp]);
         assert_eq!(
-            (second.endpoint.port, &*second.path.to_string()),
+            (
+                second.target.endpoint.port,
+                &*second.target.path.to_string()
+            ),
             (80, "/secret-path")
         );
         assert_eq!(*second.on, NotificationKind::ALL);

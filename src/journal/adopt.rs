@@ -1,6 +1,6 @@
 //! Adopts journals that earlier processes left in a folder.
 
-use super::files::{LOCK, lock, own_files, spare_path};
+use super::files::{LOCK, is_own, lock, spare_path};
 use super::frame::{self, FORMAT, FrameFormat, Key};
 use super::options::Options;
 use super::reader::Reader;
@@ -154,7 +154,7 @@ fn adopt_one(path: &Path, id: Uuid, format: u32, options: &Options) -> io::Resul
 fn has_others(folder: &Path) -> io::Result<bool> {
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
-        if path.extension().is_none_or(|end| end != "seg") && !own_files(folder).contains(&path) {
+        if path.extension().is_none_or(|end| end != "seg") && !is_own(folder, &path) {
             return Ok(true);
         }
     }

@@ -9,10 +9,40 @@ use std::path::{Path, PathBuf};
 /// The lock file, which also holds the journal's marks.
 pub const LOCK: &str = "lock";
 
-/// The files of a journal besides its segments.
-pub fn own_files(folder: &Path) -> [PathBuf; 3] {
+/// The end of the name of a file with the position of a further reader.
+const POSITION: &str = "position";
+
+/// Whether this is a file of a journal besides its segments.
+pub fn is_own(folder: &Path, path: &Path) -> bool {
+    let is_position = path.extension().is_some_and(|end| end == POSITION);
+    is_position || own_files(folder).iter().any(|own| own == path)
+}
+
+/// Returns the files of a journal besides its segments. Some of them may be missing.
+pub fn all_but_segments(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = own_files(folder).to_vec();
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(files),
+        Err(error) => return Err(error),
+    };
+    for entry in entries {
+        let path = entry?.path();
+        if path.extension().is_some_and(|end| end == POSITION) {
+            files.push(path);
+        }
+    }
+    Ok(files)
+}
+
+fn own_files(folder: &Path) -> [PathBuf; 3] {
     let lock = folder.join(LOCK);
     [lock, copies_path(folder), spare_path(folder)]
+}
+
+/// The file with the position of a further reader.
+pub fn position_path(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!("{name}.{POSITION}"))
 }
 
 /// The file with a second copy of the declarations.

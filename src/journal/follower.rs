@@ -1,14 +1,15 @@
-//! A second reader of a journal, with a position of its own. It deletes nothing, and segments that it has
+//! A further reader of a journal, with a position of its own. It deletes nothing, and segments that it has
 //! not read yet are kept for it, up to [`Options::hold_bytes_max`](super::Options::hold_bytes_max).
 
 use super::hold::Hold;
 use super::layout::Chunk;
+use super::position;
 use super::ranges::Ranges;
 use super::reader::Reader;
 use std::io;
 use std::sync::Arc;
 
-/// A second reader of a journal.
+/// A further reader of a journal.
 #[derive(Debug)]
 pub struct Follower {
     reader: Reader,
@@ -19,9 +20,10 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// Makes a second reader of a journal. Segments are kept until it has read them, too.
-    pub fn of(first: &mut Reader) -> io::Result<Follower> {
-        let (reader, hold) = first.second()?;
+    /// Makes a further reader of a journal. Segments are kept until it has read them, too. `owner` is its place in
+    /// [`Options::hold_bytes_max`](super::Options::hold_bytes_max).
+    pub fn of(first: &mut Reader, owner: usize) -> io::Result<Follower> {
+        let (reader, hold) = first.further(owner)?;
         Ok(Follower {
             reader,
             hold,
@@ -65,7 +67,7 @@ impl Follower {
         self.dropped
     }
 
-    /// Returns the bytes that are kept for this reader alone.
+    /// Returns the bytes that are kept because this reader needs them.
     pub fn held_bytes(&self) -> u64 {
         self.hold.bytes()
     }
@@ -74,6 +76,16 @@ impl Follower {
     pub fn start_after(&mut self, sequence: u64) {
         self.reader.seek(sequence + 1);
         self.skip_released();
+    }
+
+    /// Returns the position that was stored under this name: the last record that was needed no more.
+    pub fn stored_position(&self, name: &str) -> io::Result<Option<u64>> {
+        position::load(self.reader.folder(), name)
+    }
+
+    /// Stores under this name that records up to this one are needed no more.
+    pub fn store_position(&self, name: &str, through: u64) -> io::Result<()> {
+        position::store(self.reader.folder(), name, through)
     }
 
     /// Needs no more records up to this one.

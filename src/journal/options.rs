@@ -16,8 +16,9 @@ pub struct Options {
     pub retain: Duration,
     /// The quota of all journals of the folder.
     pub quota: Arc<Quota>,
-    /// The most bytes that are kept for second readers alone, over all journals of the folder.
-    pub hold_bytes_max: u64,
+    /// For each owner of further readers: the most bytes that are kept because they need them, over all journals of
+    /// the folder.
+    pub hold_bytes_max: Box<[u64]>,
     /// Receives each problem, and `None` when it is solved.
     pub problems: ProblemReporter,
 }
@@ -44,7 +45,7 @@ impl Options {
                 max_bytes: quota_bytes,
                 used_bytes: AtomicU64::new(0),
             }),
-            hold_bytes_max: quota_bytes / 4,
+            hold_bytes_max: Box::default(),
             problems: ProblemReporter(Arc::new(|_| {})),
         }
     }

@@ -2,7 +2,7 @@
 
 use super::files::{self, LOCK};
 use super::frame::FrameFormat;
-use super::hold::Hold;
+use super::hold::{HeldExcess, Hold};
 use super::layout::{self, Chunk, JournalEntry, OwnedRecord};
 use super::options::Options;
 use super::ranges::Ranges;
@@ -46,19 +46,21 @@ pub struct Reader {
     released: u64,
     /// The lost records. Each counts once, however often its place is read.
     lost_ones: Ranges,
-    /// What a second reader needs.
-    hold: Option<Arc<Hold>>,
-    /// Whether this is a second reader: the first one reports what is lost.
-    is_second: bool,
+    /// What further readers need.
+    holds: Vec<Arc<Hold>>,
+    /// Whether this is a further reader: the first one reports what is lost.
+    is_further: bool,
 }
 
-/// Returns how many bytes are kept for second readers alone, beyond those that may be.
-pub fn held_beyond(readers: &[Reader]) -> u64 {
-    let held = readers
-        .iter()
-        .map(|reader| reader.held_bytes().unwrap_or(0));
-    let most = readers.first().map_or(0, |it| it.options.hold_bytes_max);
-    held.sum::<u64>().saturating_sub(most)
+/// Returns what is kept for further readers beyond what may be.
+pub fn held_beyond(readers: &[Reader]) -> HeldExcess {
+    for reader in readers {
+        // A folder that cannot be read now is measured the next time.
+        let _ = reader.measure_held();
+    }
+    let holds = readers.iter().flat_map(|reader| &reader.holds);
+    let most = readers.first().map(|it| &*it.options.hold_bytes_max);
+    HeldExcess::new(holds, most.unwrap_or_default())
 }
 
 #[expect(
@@ -98,28 +100,29 @@ impl Reader {
             lost: 0,
             released: 0,
             lost_ones: Ranges::default(),
-            hold: None,
-            is_second: false,
+            holds: Vec::new(),
+            is_further: false,
         }
     }
 
-    /// Makes a second reader of this journal. Segments are kept until it has read them, too.
-    pub(super) fn second(&mut self) -> io::Result<(Reader, Arc<Hold>)> {
+    /// Makes a further reader of this journal. Segments are kept until it has read them, too, as far as its owner
+    /// may keep them: see [`Options::hold_bytes_max`].
+    pub(super) fn further(&mut self, owner: usize) -> io::Result<(Reader, Arc<Hold>)> {
         // The lock ends with the last copy of its file.
         let lock = self.lock.try_clone()?;
         let (id, live) = (Arc::clone(&self.id), self.live.clone());
         let options = self.options.clone();
-        let second = Reader::new(id, self.format, &self.folder, lock, live, options);
-        let hold = Arc::new(Hold::new(self.released));
-        self.hold = Some(Arc::clone(&hold));
-        let second = Reader {
+        let further = Reader::new(id, self.format, &self.folder, lock, live, options);
+        let hold = Arc::new(Hold::new(owner, self.released));
+        self.holds.push(Arc::clone(&hold));
+        let further = Reader {
             left_at: self.left_at,
             released: self.released,
             next: self.released + 1,
-            is_second: true,
-            ..second
+            is_further: true,
+            ..further
         };
-        Ok((second, hold))
+        Ok((further, hold))
     }
 
     /// Opens a journal of an earlier process. It is an error if its end cannot be read: the journal would
@@ -145,6 +148,11 @@ impl Reader {
     /// Returns the journal's name.
     pub fn id(&self) -> &Arc<str> {
         &self.id
+    }
+
+    /// Returns the folder of the journal.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// Returns the time of the latest record of an earlier process, in Unix milliseconds; 0 without one.
@@ -267,23 +275,24 @@ impl Reader {
     }
 
     /// Deletes segments with records up to `through` only, once they are older than
-    /// [`Options::retain`]. The newest segment stays, and so do segments that a second reader needs, except for
-    /// `excess` bytes of them.
-    pub fn release(&mut self, through: u64, excess: &mut u64) -> io::Result<()> {
+    /// [`Options::retain`]. The newest segment stays, and so do segments that a further reader needs, except for
+    /// the `excess` of its owner.
+    pub fn release(&mut self, through: u64, excess: &mut HeldExcess) -> io::Result<()> {
         for pair in segment::list(&self.folder)?.windows(2) {
             let ((_, path), (following, _)) = (&pair[0], &pair[1]);
             if *following > through + 1 || !self.may_go(path)? {
                 break;
             }
             let last = following.saturating_sub(1);
-            if self.is_held(last) {
-                if *excess == 0 {
-                    break;
-                }
-                *excess = excess.saturating_sub(std::fs::metadata(path)?.len());
+            if self.is_held(last, excess) {
+                break;
+            }
+            let bytes = std::fs::metadata(path)?.len();
+            for hold in self.holds.iter().filter(|hold| hold.holds(last)) {
+                excess.lessen(hold, bytes);
             }
             self.released = self.released.max(last);
-            if let Some(hold) = &self.hold {
+            for hold in &self.holds {
                 hold.release(self.released);
             }
             let kept = marks::keep_released(&self.folder.join(LOCK), self.released);
@@ -299,53 +308,60 @@ impl Reader {
         Ok(())
     }
 
-    /// Whether a second reader needs records up to this one.
-    fn is_held(&self, last: u64) -> bool {
-        self.hold.as_ref().is_some_and(|hold| hold.holds(last))
+    /// Whether a further reader needs records up to this one, and not too much is kept for its owner.
+    fn is_held(&self, last: u64, excess: &HeldExcess) -> bool {
+        let mut holds = self.holds.iter();
+        holds.any(|hold| hold.holds(last) && !excess.is_of(hold))
     }
 
-    /// Returns the bytes that are kept for a second reader alone.
-    fn held_bytes(&self) -> io::Result<u64> {
-        let Some(hold) = &self.hold else {
-            return Ok(0);
-        };
+    /// Measures the bytes that are kept because further readers need them.
+    fn measure_held(&self) -> io::Result<()> {
+        if self.holds.is_empty() {
+            return Ok(());
+        }
         let segments = segment::list(&self.folder)?;
-        let mut bytes = 0;
+        let mut held = vec![0; self.holds.len()];
         for (place, (_, path)) in segments.iter().enumerate() {
             let last = match segments.get(place + 1) {
                 Some(&(following, _)) => following.saturating_sub(1),
                 None if self.is_live() => break,
                 None => self.written(),
             };
-            if last < self.next && hold.holds(last) && self.may_go(path)? {
-                bytes += std::fs::metadata(path)?.len();
+            if last >= self.next || !self.may_go(path)? {
+                continue;
+            }
+            let bytes = std::fs::metadata(path)?.len();
+            for (hold, held) in self.holds.iter().zip(&mut held) {
+                *held += if hold.holds(last) { bytes } else { 0 };
             }
         }
-        hold.set_bytes(bytes);
-        Ok(bytes)
+        for (hold, held) in self.holds.iter().zip(held) {
+            hold.set_bytes(held);
+        }
+        Ok(())
     }
 
-    /// Whether the whole journal can be deleted: nobody writes it, all of it was read, also by a second reader
-    /// unless too much is kept for it, and it is as old as a released segment must be.
-    pub fn is_over(&self, too_much_is_held: bool) -> bool {
+    /// Whether the whole journal can be deleted: nobody writes it, all of it was read, also by further readers
+    /// unless too much is kept for them, and it is as old as a released segment must be.
+    pub fn is_over(&self, excess: &HeldExcess) -> bool {
         let old = |path: &Path| self.may_go(path).unwrap_or(false);
         let are_old = || {
             let segments = segment::list(&self.folder);
             segments.is_ok_and(|all| all.iter().all(|(_, path)| old(path)))
         };
-        let is_held = self.is_held(self.written()) && !too_much_is_held;
+        let is_held = self.is_held(self.written(), excess);
         !self.is_live() && self.next > self.written() && !is_held && are_old()
     }
 
     /// Deletes the whole journal, and its folder unless that holds other files.
     pub fn remove(&self) -> io::Result<()> {
-        if let Some(hold) = &self.hold {
+        for hold in &self.holds {
             hold.release(self.written());
         }
         for (_, path) in segment::list(&self.folder)? {
             self.delete(&path)?;
         }
-        for path in files::own_files(&self.folder) {
+        for path in files::all_but_segments(&self.folder)? {
             match std::fs::remove_file(path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
@@ -515,7 +531,7 @@ impl Reader {
         let lost = self.lost_ones.add(first, last);
         if lost > 0 {
             self.lost += lost;
-            if self.is_second {
+            if self.is_further {
                 return;
             }
             tracing::error!(journal = %self.id, first, last, "records are lost: {why}");

@@ -22,3 +22,4 @@ pub use board::Board;
 pub use conditions::upstream_event;
 pub use notification::{Notification, confirmation_key, winner_key};
 pub use sender::{Sources, run};
+pub use signature::sign;

@@ -1,26 +1,19 @@
 //! One attempt to deliver a message.
 
 use super::signature::sign;
-use crate::config::plan::{EndpointAddress, Webhook};
+use crate::config::plan::Webhook;
 use crate::store::chain;
 use crate::store::messages::PendingMessage;
-use crate::tasks;
-use crate::upstream::{RawConnection, Stream};
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, RETRY_AFTER, USER_AGENT};
-use http::{HeaderMap, Request, StatusCode};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::{Bytes, Incoming};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use crate::upstream::{PostClient, PostError, PostResponse, retry_after};
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT};
+use http::{Request, StatusCode};
+use http_body_util::Full;
 use serde_json::Value;
-use std::error::Error;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// How long one attempt may take, from the connection to the end of the response.
 pub const ATTEMPT_WITHIN: Duration = Duration::from_secs(10);
-/// The longest response that is read, in bytes.
-const RESPONSE_BYTES_MAX: usize = 64 << 10;
-
 /// The outcome of an attempt.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Delivery {
@@ -40,25 +33,17 @@ pub enum Delivery {
     },
 }
 
-type Failure = Box<dyn Error + Send + Sync>;
-
-/// Sends a message. Redirects are not followed: they would send it to somebody whom the file does not name.
+/// Sends a message.
 pub async fn post(webhook: &Webhook, message: &PendingMessage, now_s: u64) -> Delivery {
-    let attempt = async {
-        let response = send(webhook, message, now_s).await?;
-        let status = response.status();
-        if !status.is_success() {
-            return Ok::<_, Failure>(refused(status, response.headers()));
+    match tokio::time::timeout(ATTEMPT_WITHIN, send(webhook, message, now_s)).await {
+        Ok(Ok(response)) if response.status.is_success() => {
+            // The status says that the receiver has the message, whatever becomes of the body.
+            let body = response.body.ok();
+            let answer: Option<Value> = body.and_then(|it| serde_json::from_slice(&it).ok());
+            let confirms = answer.is_some_and(|answer| answer["confirm"] == true);
+            Delivery::Delivered { confirms }
         }
-        let body = Limited::new(response.into_body(), RESPONSE_BYTES_MAX);
-        // The status says that the receiver has the message, whatever becomes of the body.
-        let body = body.collect().await.map(|body| body.to_bytes());
-        let answer: Option<Value> = body.ok().and_then(|it| serde_json::from_slice(&it).ok());
-        let confirms = answer.is_some_and(|answer| answer["confirm"] == true);
-        Ok(Delivery::Delivered { confirms })
-    };
-    match tokio::time::timeout(ATTEMPT_WITHIN, attempt).await {
-        Ok(Ok(attempt)) => attempt,
+        Ok(Ok(response)) => refused(&response),
         Ok(Err(error)) => failed(chain(&*error)),
         Err(_) => failed(format!("no response within {ATTEMPT_WITHIN:?}")),
     }
@@ -69,7 +54,8 @@ fn failed(why: String) -> Delivery {
     Delivery::Failed { why, asked }
 }
 
-fn refused(status: StatusCode, headers: &HeaderMap) -> Delivery {
+fn refused(response: &PostResponse) -> Delivery {
+    let status = response.status;
     if status == StatusCode::GONE {
         return Delivery::Unwanted;
     }
@@ -77,26 +63,23 @@ fn refused(status: StatusCode, headers: &HeaderMap) -> Delivery {
         true => format!("it redirects ({status}): write the final address at `webhooks`"),
         false => format!("it responds {status}"),
     };
-    let asked = headers.get(RETRY_AFTER).and_then(|it| it.to_str().ok());
-    let asked = asked.and_then(|seconds| seconds.trim().parse().ok());
-    Delivery::Failed {
-        why,
-        asked: asked.map(Duration::from_secs),
-    }
+    let asked = retry_after(&response.headers, SystemTime::now());
+    Delivery::Failed { why, asked }
 }
 
 async fn send(
     webhook: &Webhook,
     message: &PendingMessage,
     now_s: u64,
-) -> Result<http::Response<Incoming>, Failure> {
-    let mut request = Request::post(webhook.path.as_str())
-        .header(HOST, &webhook.host)
+) -> Result<PostResponse, PostError> {
+    let target = &webhook.target;
+    let mut request = Request::post(target.path.as_str())
+        .header(HOST, &target.host)
         .header(CONTENT_TYPE, "application/json")
         .header(USER_AGENT, concat!("watershed/", env!("CARGO_PKG_VERSION")))
         .header("webhook-id", &message.id)
         .header("webhook-timestamp", now_s);
-    if let Some(login) = &webhook.authorization {
+    if let Some(login) = &target.authorization {
         request = request.header(AUTHORIZATION, login);
     }
     let key = webhook.key.as_ref();
@@ -104,14 +87,5 @@ async fn send(
         request = request.header("webhook-signature", signature);
     }
     let request = request.body(Full::new(Bytes::from(message.body.clone())))?;
-    let stream = connect(&webhook.endpoint).await?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    // It ends with the response, or when `sender` is dropped with this future.
-    tasks::spawn("webhook-connection", connection);
-    Ok(sender.send_request(request).await?)
-}
-
-async fn connect(endpoint: &EndpointAddress) -> Result<Stream, Failure> {
-    let raw = RawConnection::to(endpoint).await?;
-    Ok(Stream::open(raw, endpoint, true, None).await?)
+    PostClient::to(target.endpoint.clone()).send(request).await
 }

@@ -326,10 +326,7 @@ impl Sender {
         let plan = self.sources.plans.borrow();
         let mut webhooks = plan.webhooks.iter();
         let webhook = webhooks.find(|it| *it.receiver == *message.receiver);
-        webhook.map_or_else(
-            || message.receiver.clone(),
-            |it| format!("{}://{}", it.endpoint.scheme(), it.endpoint),
-        )
+        webhook.map_or_else(|| message.receiver.clone(), |it| it.target.to_string())
     }
 
     /// Tells the queues what became of messages. What a queue does not take is told again in the next round,

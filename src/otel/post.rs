@@ -1,15 +1,12 @@
-//! Posts to a collector: HTTP/1.1, over one connection that is kept.
+//! Posts to a collector.
 
-use crate::config::plan::{EndpointAddress, Otlp};
-use crate::tasks;
-use crate::upstream::{RawConnection, Stream};
+use crate::config::plan::Otlp;
+use crate::upstream::PostClient;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HOST};
 use http::{HeaderMap, HeaderValue, Request, Response, Uri};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
+use http_body_util::Full;
 use opentelemetry_http::{HttpClient, HttpError};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message;
@@ -19,17 +16,14 @@ use std::time::Duration;
 
 /// How long one post may take, from the connection to the last byte of the answer.
 const WITHIN: Duration = Duration::from_secs(5);
-/// The longest answer that is read, in bytes.
-const ANSWER_BYTES_MAX: usize = 64 << 10;
 /// The longest word of a collector's that is told, in characters.
 const WORD_MAX: usize = 200;
 
 /// The way to a collector.
 #[derive(Debug)]
 pub struct Way {
-    endpoint: EndpointAddress,
+    client: PostClient,
     headers: HeaderMap,
-    kept: tokio::sync::Mutex<Option<SendRequest<Full<Bytes>>>>,
     heard: Arc<Heard>,
 }
 
@@ -65,9 +59,8 @@ impl Way {
     pub fn to(otlp: &Otlp) -> (Way, Arc<Heard>) {
         let heard = Arc::<Heard>::default();
         let way = Way {
-            endpoint: otlp.endpoint.clone(),
+            client: PostClient::to(otlp.endpoint.clone()),
             headers: otlp.headers.clone(),
-            kept: tokio::sync::Mutex::default(),
             heard: Arc::clone(&heard),
         };
         (way, heard)
@@ -86,26 +79,12 @@ impl Way {
         for (name, value) in &self.headers {
             head.headers.insert(name, value.clone());
         }
-        let mut sender = self.sender().await?;
         let request = Request::from_parts(head, Full::new(body));
-        let (head, body) = sender.send_request(request).await?.into_parts();
-        let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await?;
-        *self.kept.lock().await = Some(sender);
-        Ok(Response::from_parts(head, body.to_bytes()))
-    }
-
-    async fn sender(&self) -> Result<SendRequest<Full<Bytes>>, HttpError> {
-        if let Some(mut kept) = self.kept.lock().await.take()
-            && kept.ready().await.is_ok()
-        {
-            return Ok(kept);
-        }
-        let stream = RawConnection::to(&self.endpoint).await?;
-        let stream = Stream::open(stream, &self.endpoint, true, None).await?;
-        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        // Ends with the collector, or when the sender is gone.
-        tasks::spawn("collector-connection", connection);
-        Ok(sender)
+        let posted = self.client.send(request).await?;
+        let mut response = Response::new(posted.body?);
+        *response.status_mut() = posted.status;
+        *response.headers_mut() = posted.headers;
+        Ok(response)
     }
 
     /// A collector may take a post and still keep only a part of it.

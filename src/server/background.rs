@@ -5,17 +5,19 @@ use super::active_plan::ActivePlan;
 use super::dns;
 use super::handoff::Handover;
 use super::history::{self, FileRecorder};
+use super::journals::Followed;
 use super::opened::Opened;
 use super::reload::{self, Reloads, reload};
 use super::server_events::{self, ServerEvents};
-use super::{archiving, fd_limit, frequent_ids, ingest_scheduler, journals};
+use super::{fd_limit, following, frequent_ids, ingest_scheduler, journals};
 use crate::admin::{self, results::evaluator::Evaluator};
-use crate::archive::{Archiver, FoundJournals};
+use crate::archive::Archiver;
 use crate::config;
 use crate::config::declaration;
-use crate::config::plan::Plan;
+use crate::config::plan::{Destination, Plan};
 use crate::experiment::record::Declaration;
-use crate::journal;
+use crate::forward::Forwarder;
+use crate::journal::{self, FoundJournals};
 use crate::notify;
 use crate::otel;
 use crate::proxy::SharedState;
@@ -44,7 +46,8 @@ pub struct Background {
     server_events: Option<Task>,
     journals: journal::JournalMaintenance,
     ingestion: Task,
-    archive: Option<Task>,
+    /// Those that read journals beside ingestion.
+    followers: Vec<Task>,
     results: Task,
     spans: Task,
     webhooks: Task,
@@ -122,15 +125,15 @@ impl Background {
                 exposed,
             })
         });
-        let archive = start.archive(&plan, opened.archived.as_ref());
-        let journals = (opened.readers, opened.archived);
+        let followers = start.followers(&plan, &opened.followed);
+        let journals = (opened.readers, opened.followed);
         Background {
             _others: others,
             admin: start.admin(admin_state, listeners, fd_limit::room(plan.workers).admin),
             server_events,
             journals: opened.keeper,
             ingestion: start.ingestion(start.ingestor(&plan, journals, opened.options)),
-            archive,
+            followers,
             results: start.results(&evaluator),
             spans: start.spans(inbox),
             webhooks,
@@ -149,8 +152,8 @@ impl Background {
         drop(self.journals);
         supervisor.enter(Phase::Flushing);
         self.ingestion.ended().await;
-        if let Some(archive) = self.archive {
-            archive.ended().await;
+        for follower in self.followers {
+            follower.ended().await;
         }
         // A store that does not answer has nothing to analyze.
         if !self.telemetry.ingestion.failing.load(Ordering::Relaxed) {
@@ -307,19 +310,65 @@ impl Start<'_> {
     fn ingestor(
         &self,
         plan: &Plan,
-        journals: (Vec<journal::Reader>, Option<FoundJournals>),
+        journals: (Vec<journal::Reader>, Followed),
         options: journal::Options,
     ) -> crate::store::ingest::Ingestor {
         journals::ingestion(plan, journals, self.store, self.telemetry, options)
     }
 
-    fn archive(&self, plan: &Plan, found: Option<&FoundJournals>) -> Option<Task> {
-        let (archive, found) = (plan.archive.clone()?, found?.clone());
+    /// Starts the archive and the destinations of the plan.
+    fn followers(&self, plan: &Plan, followed: &Followed) -> Vec<Task> {
+        let archive = self.archive(plan, followed);
+        archive
+            .into_iter()
+            .chain(self.forward(plan, followed))
+            .collect()
+    }
+
+    fn archive(&self, plan: &Plan, followed: &Followed) -> Option<Task> {
+        let (archive, found) = (plan.archive.clone()?, followed.archive.clone()?);
         let (store, telemetry) = (Arc::clone(self.store), Arc::clone(self.telemetry));
         let archiver = Archiver::new(archive, store, telemetry, found);
         let (archiver, phase) = (Arc::new(Mutex::new(archiver)), self.supervisor.phase());
         let task = self.supervisor.spawn("archive", Policy::Restart, move || {
-            archiving::keep(Arc::clone(&archiver), phase.clone())
+            let (archiver, mut phase) = (Arc::clone(&archiver), phase.clone());
+            let archiving = async move {
+                let mut archiver = archiver.lock_owned().await;
+                archiver.run(phase.reached(Phase::Flushing)).await;
+            };
+            following::keep("archive", [archiving])
+        });
+        Some(task)
+    }
+
+    /// Starts one forwarder for each destination.
+    fn forward(&self, plan: &Plan, followed: &Followed) -> Option<Task> {
+        let forwarder = |(destination, found): (&Destination, &FoundJournals)| {
+            let (store, telemetry) = (Arc::clone(self.store), Arc::clone(self.telemetry));
+            let plans = self.plans.clone();
+            let forwarder = Forwarder::new(destination, plans, store, telemetry, found.clone());
+            Arc::new(Mutex::new(forwarder))
+        };
+        let all: Vec<_> = plan
+            .forward
+            .iter()
+            .zip(&followed.forward)
+            .map(forwarder)
+            .collect();
+        if all.is_empty() {
+            return None;
+        }
+        let phase = self.supervisor.phase();
+        let task = self.supervisor.spawn("forward", Policy::Restart, move || {
+            let forwarding = |forwarder: &Arc<Mutex<Forwarder>>| {
+                let (forwarder, mut phase) = (Arc::clone(forwarder), phase.clone());
+                async move {
+                    let mut forwarder = forwarder.lock_owned().await;
+                    forwarder.run(phase.reached(Phase::Flushing)).await;
+                }
+            };
+            let all: Vec<_> = all.iter().map(forwarding).collect();
+            following::keep("forward", all)
         });
         Some(task)
     }

@@ -1,24 +1,63 @@
 //! Opens the journals, and makes the ingestion that reads them.
 
 use super::ErrorWithHint;
-use crate::archive::FoundJournals;
 use crate::config::plan::Plan;
-use crate::journal::{self, Follower, Journals, Options, Reader, SkippedJournal};
+use crate::journal::{self, Follower, FoundJournals, Journals, Options, Reader, SkippedJournal};
 use crate::store::Store;
 use crate::store::ingest::Ingestor;
 use crate::telemetry::Telemetry;
 use anyhow::anyhow;
+use std::io;
 use std::sync::Arc;
 
 /// Returns the options of the journals: one for each worker, and one for events that servers report.
 pub fn options(plan: &Plan, telemetry: &Arc<Telemetry>) -> Options {
     let telemetry = Arc::clone(telemetry);
     Options {
-        hold_bytes_max: plan.archive.as_ref().map_or(0, |it| it.backlog_bytes),
+        hold_bytes_max: backlogs(plan).collect(),
         problems: journal::ProblemReporter(Arc::new(move |problem| {
             telemetry.problems.set("journal", problem);
         })),
         ..Options::new(plan.journal.quota_bytes, plan.workers + 1)
+    }
+}
+
+/// The most bytes that are kept for each task that reads the journals beside ingestion: for the archive, if there is
+/// one, and for each destination of `forward`.
+fn backlogs(plan: &Plan) -> impl Iterator<Item = u64> {
+    let archive = plan.archive.iter().map(|it| it.backlog_bytes);
+    archive.chain(plan.forward.iter().map(|it| it.backlog_bytes))
+}
+
+/// Journals for the tasks that read them beside ingestion.
+#[derive(Clone)]
+pub struct Followed {
+    /// Those of the archive, if there is one.
+    pub archive: Option<FoundJournals>,
+    /// Those of each destination of `forward`.
+    pub forward: Vec<FoundJournals>,
+}
+
+impl Followed {
+    /// Makes further readers of these journals.
+    pub fn new(plan: &Plan, readers: &mut [Reader]) -> anyhow::Result<Followed> {
+        let found = || FoundJournals::default();
+        let followed = Followed {
+            archive: plan.archive.as_ref().map(|_| found()),
+            forward: plan.forward.iter().map(|_| found()).collect(),
+        };
+        followed.follow(readers)?;
+        Ok(followed)
+    }
+
+    /// The owners are in the order of [`backlogs`].
+    fn follow(&self, readers: &mut [Reader]) -> io::Result<()> {
+        for (owner, found) in self.archive.iter().chain(&self.forward).enumerate() {
+            for reader in &mut *readers {
+                found.add(Follower::of(reader, owner)?);
+            }
+        }
+        Ok(())
     }
 }
 
@@ -34,27 +73,10 @@ pub fn open(plan: &Plan, options: &Options, telemetry: &Telemetry) -> anyhow::Re
     Ok(journals)
 }
 
-/// Returns second readers of these journals, if there is an archive.
-pub fn followed(plan: &Plan, readers: &mut [Reader]) -> anyhow::Result<Option<FoundJournals>> {
-    if plan.archive.is_none() {
-        return Ok(None);
-    }
-    let found = FoundJournals::default();
-    follow(&found, readers)?;
-    Ok(Some(found))
-}
-
-fn follow(found: &FoundJournals, readers: &mut [Reader]) -> anyhow::Result<()> {
-    for reader in readers {
-        found.add(Follower::of(reader)?);
-    }
-    Ok(())
-}
-
 /// Makes the ingestion from the journals to the store, which also adopts journals of ended processes.
 pub fn ingestion(
     plan: &Plan,
-    (readers, archived): (Vec<Reader>, Option<FoundJournals>),
+    (readers, followed): (Vec<Reader>, Followed),
     store: &Arc<dyn Store>,
     telemetry: &Arc<Telemetry>,
     options: journal::Options,
@@ -64,10 +86,10 @@ pub fn ingestion(
     let adopt = move || match journal::adopt(&path, &options) {
         Ok(mut adopted) => {
             report_skipped(&watched, &adopted.skipped);
-            if let Some(found) = &archived
-                && let Err(error) = follow(found, &mut adopted.readers)
-            {
-                tracing::error!("journals of ended processes are not archived: {error}");
+            if let Err(error) = followed.follow(&mut adopted.readers) {
+                tracing::error!(
+                    "journals of ended processes are not archived and forwarded: {error}"
+                );
             }
             adopted.readers
         }

@@ -1,7 +1,6 @@
 //! The process: [`run`] opens files, starts workers and tasks, waits, and drains.
 
 mod active_plan;
-mod archiving;
 mod background;
 mod decided_plan;
 #[cfg(feature = "dns")]
@@ -9,6 +8,7 @@ mod dns;
 mod error_with_hint;
 pub mod fd_limit;
 mod file_decisions;
+mod following;
 mod frequent_ids;
 pub mod handoff;
 mod history;

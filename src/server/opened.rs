@@ -3,12 +3,12 @@
 use super::active_plan::{self, ActivePlan};
 use super::secrets::Secrets;
 use super::{journals, stores};
-use crate::archive::FoundJournals;
 use crate::config::plan::Plan;
 use crate::journal::{self, Journals, Reader, Writer};
 use crate::store::Store;
 use crate::tasks::Supervisor;
 use crate::telemetry::Telemetry;
+use journals::Followed;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -35,8 +35,8 @@ pub struct Opened {
     pub server_events: Option<Writer>,
     /// Readers of all journals.
     pub readers: Vec<Reader>,
-    /// Second readers of them, for the archive.
-    pub archived: Option<FoundJournals>,
+    /// Further readers of them, for the archive and for destinations.
+    pub followed: Followed,
     /// Makes journals durable.
     pub keeper: journal::JournalMaintenance,
     /// The options of the journals.
@@ -59,7 +59,7 @@ impl Opened {
             keeper,
             ..
         } = journals::open(&plan, &options, &telemetry)?;
-        let archived = journals::followed(&plan, &mut readers)?;
+        let followed = Followed::new(&plan, &mut readers)?;
         let server_events = writers.pop();
         let supervisor = Supervisor::new(&telemetry);
         let decisions_file = active_plan::file(&plan);
@@ -85,7 +85,7 @@ impl Opened {
             writers,
             server_events,
             readers,
-            archived,
+            followed,
             keeper,
             options,
         })

@@ -6,7 +6,7 @@ use super::history::Load;
 use super::logging;
 use super::promotions::KeptPromotion;
 use crate::admin::clock::now_ms;
-use crate::config::plan::Plan;
+use crate::config::plan::{Destination, Plan};
 use crate::regular_file;
 use crate::store::decisions::DecidedBy;
 use crate::telemetry::Telemetry;
@@ -342,6 +342,26 @@ fn keep_obtained(next: &Plan, old: &Plan) {
     }
 }
 
+/// Keeps the destinations that read the journals from the start on, and how much of the journals they keep; what else
+/// the file says of them takes effect. Returns the key, if it says more than that.
+fn keep_destinations(next: &mut Plan, old: &Plan) -> Option<&'static str> {
+    let kept = |plan: &Plan| -> Vec<_> {
+        let all = plan.forward.iter();
+        all.map(|it| (it.name.clone(), it.backlog_bytes)).collect()
+    };
+    let has_changed = kept(next) != kept(old);
+    let destination = |old: &Destination| {
+        let mut all = next.forward.iter();
+        let new = all.find(|it| it.name == old.name).unwrap_or(old);
+        Destination {
+            backlog_bytes: old.backlog_bytes,
+            ..new.clone()
+        }
+    };
+    next.forward = old.forward.iter().map(destination).collect();
+    has_changed.then_some("forward")
+}
+
 fn reload_once(file: &Path, active: &ActivePlan) -> Result<String, Refused> {
     let old = active.plan();
     let next = config::load_again(file, &old.id_lists);
@@ -383,6 +403,7 @@ fn reload_once(file: &Path, active: &ActivePlan) -> Result<String, Refused> {
     }
     kept.extend(keep_archive(&mut next, &old));
     keep_obtained(&next, &old);
+    kept.extend(keep_destinations(&mut next, &old));
     let to = |plan: &Plan| plan.access_log.as_ref().map(|log| log.to.clone());
     if to(&next) != to(&old) {
         kept.push("access_log");

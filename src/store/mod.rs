@@ -11,6 +11,7 @@
 
 pub mod acme;
 pub mod aggregate;
+mod all_forgotten;
 pub mod applied_cache;
 pub mod apply_semantics;
 mod backoff;
@@ -34,12 +35,14 @@ pub mod phases;
 pub mod redis;
 pub mod replicas;
 pub mod retention;
+pub mod rounds;
 pub mod running_minima;
 pub mod seen_once;
 pub mod sqlite;
 mod totals;
 pub mod waiting;
 
+pub use all_forgotten::AllForgotten;
 pub use backoff::Backoff;
 pub use delta::{
     Applied, Batch, Delta, EpochDefinition, EventAt, ExposureAt, Forget, JournalId, JournalRange,

@@ -17,6 +17,7 @@ mod health_state;
 mod http2;
 mod idle_connection;
 mod pool;
+mod post_client;
 mod resolver;
 mod stream;
 
@@ -31,4 +32,5 @@ pub use health_state::{
 };
 pub use idle_connection::Protocols;
 pub use pool::{ConnectionRequest, Upstreams};
+pub use post_client::{PostClient, PostError, PostResponse, retry_after};
 pub use stream::Stream;

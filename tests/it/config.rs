@@ -311,7 +311,7 @@ fn unknown_keys_are_reported_with_a_suggestion() {
     );
     with(
         "frobnicate: 1\n",
-        "error: routes.yaml:9:1: frobnicate: unknown key\n\nhint: known keys: listen, admin, store, journal, workers, user, identity, upstreams, default, dns, routes, error_pages, https, experiments, metrics, segments, timeouts, limits, trust, overrides, show_group, cache, access_log, request_id, trace, consent, robots, exclude, preflight, events, holdout, retired, retention, tls, files, archive, webhooks",
+        "error: routes.yaml:9:1: frobnicate: unknown key\n\nhint: known keys: listen, admin, store, journal, workers, user, identity, upstreams, default, dns, routes, error_pages, https, experiments, metrics, segments, timeouts, limits, trust, overrides, show_group, cache, access_log, request_id, trace, consent, robots, exclude, preflight, events, holdout, retired, retention, tls, files, archive, forward, webhooks",
     );
     check(
         "upstreams: { a: \"http://b\" }\nexperiments:\n  e:\n    groups:\n      control: { wieght: 50, upstream: a }\n      b: { weight: 50, upstream: a }\n",

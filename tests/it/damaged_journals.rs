@@ -371,7 +371,9 @@ fn missing_segment_is_lost_unless_it_was_released() {
         }
         let third = number(&segments(folder.path())[2]);
         if by_writer {
-            readers[0].release(third - 1, &mut 0).unwrap();
+            readers[0]
+                .release(third - 1, &mut journal::HeldExcess::default())
+                .unwrap();
         }
         drop((writers, readers, keeper));
         if !by_writer {
@@ -379,7 +381,9 @@ fn missing_segment_is_lost_unless_it_was_released() {
                 let mut readers = journal::adopt(folder.path(), &small()).unwrap().readers;
                 readers.pop().ok_or("held")
             });
-            adopted.release(third - 1, &mut 0).unwrap();
+            adopted
+                .release(third - 1, &mut journal::HeldExcess::default())
+                .unwrap();
         }
         let all = segments(folder.path());
         assert_eq!(number(&all[0]), third);

@@ -168,14 +168,16 @@ fn records_are_read_back_over_many_segments() {
         "what is kept can be read again"
     );
     let through = readers[0].position() - 1;
-    readers[0].release(through, &mut 0).unwrap();
+    readers[0]
+        .release(through, &mut journal::HeldExcess::default())
+        .unwrap();
     assert_eq!(
         segments(folder.path()).len(),
         1,
         "what was folded is deleted, but for the segment in use"
     );
     drop((writers, keeper));
-    assert!(readers[0].is_over(false));
+    assert!(readers[0].is_over(&journal::held_beyond(&readers)));
     readers.pop().unwrap().remove().unwrap();
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     assert_eq!(
@@ -224,7 +226,7 @@ fn left_journal_is_adopted_by_one_process_only() {
         "another has it"
     );
     assert_eq!(drain(&mut adopted[0]), (0..500).collect::<Vec<_>>());
-    assert!(adopted[0].is_over(false));
+    assert!(adopted[0].is_over(&journal::held_beyond(&adopted)));
 }
 
 /// A journal of 100 records that was left, with its one segment changed.
@@ -291,7 +293,9 @@ fn full_journal_refuses_records_and_recovers() {
     assert!(append(&mut writers[0], 1, taken).is_err());
     assert_eq!(drain(&mut readers[0]).len() as u64, taken);
     let through = readers[0].position() - 1;
-    readers[0].release(through, &mut 0).unwrap();
+    readers[0]
+        .release(through, &mut journal::HeldExcess::default())
+        .unwrap();
     let begun = std::time::Instant::now();
     while append(&mut writers[0], 1, taken).is_err() {
         assert!(
@@ -361,7 +365,7 @@ fn second_reader_reads_all_records_that_are_kept_for_it() {
     let folder = TempDir::new().unwrap();
     let options = Options {
         segment_bytes: 1 << 20,
-        hold_bytes_max: 3 << 20,
+        hold_bytes_max: [3 << 20].into(),
         ..options(32 << 20)
     };
     let Journals {
@@ -370,7 +374,7 @@ fn second_reader_reads_all_records_that_are_kept_for_it() {
         keeper,
         ..
     } = open(folder.path(), &options);
-    let mut second = journal::Follower::of(&mut readers[0]).unwrap();
+    let mut second = journal::Follower::of(&mut readers[0], 0).unwrap();
     let release = |readers: &mut Vec<journal::Reader>| {
         let mut excess = journal::held_beyond(readers);
         let through = readers[0].position() - 1;
@@ -429,8 +433,98 @@ fn second_reader_reads_all_records_that_are_kept_for_it() {
 
     // A journal stays until the second reader has read it.
     drop((writers, keeper));
-    assert!(!readers[0].is_over(false));
-    assert!(readers[0].is_over(true), "unless too much is kept");
+    second.free(359_990);
+    assert!(!readers[0].is_over(&journal::held_beyond(&readers)));
+    assert!(
+        readers[0].is_over(&journal::HeldExcess::default()),
+        "unless too much is kept"
+    );
     second.free(360_000);
-    assert!(readers[0].is_over(false));
+    assert!(readers[0].is_over(&journal::held_beyond(&readers)));
+}
+
+/// What one further reader may keep is not what another one may: each has its own bound.
+#[test]
+fn slow_further_reader_loses_nothing_of_another_one() {
+    let folder = TempDir::new().unwrap();
+    let options = Options {
+        segment_bytes: 1 << 20,
+        hold_bytes_max: [2 << 20, 24 << 20].into(),
+        ..options(32 << 20)
+    };
+    let Journals {
+        mut writers,
+        mut readers,
+        ..
+    } = open(folder.path(), &options);
+    let further =
+        |reader: &mut journal::Reader, owner| journal::Follower::of(reader, owner).unwrap();
+    let mut small = further(&mut readers[0], 0);
+    let mut large = further(&mut readers[0], 1);
+    let release = |readers: &mut Vec<journal::Reader>| {
+        drain(&mut readers[0]);
+        let mut excess = journal::held_beyond(readers);
+        let through = readers[0].position() - 1;
+        readers[0].release(through, &mut excess).unwrap();
+    };
+    for number in 0..120_000 {
+        append(&mut writers[0], 1, number).unwrap();
+    }
+    // Far more than the first may keep is kept, because the second one may.
+    release(&mut readers);
+    assert!(small.held_bytes() > 3 << 20, "{}", small.held_bytes());
+    assert_eq!(small.held_bytes(), large.held_bytes());
+    let read = |follower: &mut journal::Follower| {
+        let mut read = 0;
+        loop {
+            let chunk = follower.next_through(50_000, u64::MAX).unwrap();
+            if chunk.records.is_empty() {
+                return read;
+            }
+            read += chunk.records.len() as u64;
+        }
+    };
+    assert_eq!((read(&mut large), large.dropped()), (120_000, 0));
+    large.free(120_000);
+    release(&mut readers);
+    let left = read(&mut small);
+    assert!(
+        small.dropped() > 0 && left > 0,
+        "{} {left}",
+        small.dropped()
+    );
+    assert_eq!(small.dropped() + left, 120_000);
+    assert_eq!(large.dropped(), 0);
+}
+
+/// The position of a further reader is in the journal's folder, and goes with it.
+#[test]
+fn position_of_a_further_reader_outlives_the_process() {
+    let folder = TempDir::new().unwrap();
+    let options = Options {
+        hold_bytes_max: [1 << 20].into(),
+        ..options(32 << 20)
+    };
+    let Journals {
+        mut writers,
+        mut readers,
+        keeper,
+        ..
+    } = open(folder.path(), &options);
+    let follower = journal::Follower::of(&mut readers[0], 0).unwrap();
+    for number in 0..5 {
+        append(&mut writers[0], 1, number).unwrap();
+    }
+    drain(&mut readers[0]);
+    assert_eq!(follower.stored_position("a").unwrap(), None);
+    follower.store_position("a", 3).unwrap();
+    drop((writers, readers, keeper, follower));
+    let mut adopted = journal::adopt(folder.path(), &options).unwrap();
+    assert!(adopted.skipped.is_empty(), "{:?}", adopted.skipped);
+    let follower = journal::Follower::of(&mut adopted.readers[0], 0).unwrap();
+    assert_eq!(follower.stored_position("a").unwrap(), Some(3));
+    assert_eq!(follower.stored_position("b").unwrap(), None);
+    adopted.readers[0].remove().unwrap();
+    let left = std::fs::read_dir(folder.path()).unwrap().count();
+    assert_eq!(left, 0, "the position is deleted with its journal");
 }

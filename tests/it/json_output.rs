@@ -187,6 +187,9 @@ fn every_command_prints_one_document() {
     let error = nowhere["error"].as_str().unwrap();
     assert!(error.contains("there is no directory"), "{error}");
     assert!(!folder.join("nowhere").exists());
+    // No assistant has begun.
+    let mcp = site.json(1, "mcp -c FILE", "");
+    assert!(mcp["error"].is_string(), "{mcp}");
     // `run` is tested below.
     site.run.insert("run".to_owned());
     let missing: Vec<String> = commands().difference(&site.run).cloned().collect();

@@ -57,8 +57,9 @@ fn metrics_equal_the_results() {
         authority.file("site.pem"),
         authority.file("site.key")
     );
+    let nobody = crate::support::refusing_address();
     let proxy = Proxy::start(&format!(
-        "tls: {{ listen: 127.0.0.1:0, certificates: {certificate} }}\nstore: {1}\nupstreams: {{ a: \"http://{0}\", b: \"http://{0}\" }}\nuser: {{ header: X-User }}\n\
+        "forward: {{ to: otlp, address: \"http://{nobody}\" }}\ntls: {{ listen: 127.0.0.1:0, certificates: {certificate} }}\nstore: {1}\nupstreams: {{ a: \"http://{0}\", b: \"http://{0}\" }}\nuser: {{ header: X-User }}\n\
          experiments: {{ site: {{ control: a, experiment: b, percent: 50 }} }}\nmetrics: {{ buy: \"POST /buy -> 2xx\" }}",
         site.address,
         redis.url()

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tempfile::TempDir;
-use watershed::journal::Journals;
+use watershed::journal::{HeldExcess, Journals};
 
 fn cut(path: &Path, bytes: u64) {
     let file = File::options().write(true).open(path).unwrap();
@@ -74,7 +74,9 @@ fn vandalize(read: bool, what: impl FnOnce(&Path)) -> u64 {
     let adopted = watershed::journal::adopt(folder.path(), &options).unwrap();
     assert!(adopted.readers.is_empty());
     let through = readers[0].position() - 1;
-    readers[0].release(through, &mut 0).unwrap();
+    readers[0]
+        .release(through, &mut HeldExcess::default())
+        .unwrap();
     readers.pop().unwrap().remove().unwrap();
     assert_eq!(options.quota.used_bytes(), 0);
     lost

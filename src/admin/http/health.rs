@@ -85,6 +85,8 @@ pub struct Config {
     /// The routes file as it is written, without its secrets. Decisions (`/admin/acts`) take precedence
     /// over it.
     config: serde_json::Value,
+    /// What the caller may do: `read` or `operate`.
+    role: &'static str,
 }
 
 /// Show the loaded routes file
@@ -98,7 +100,10 @@ pub struct Config {
     tag = "process",
     responses((status = 200, description = "The configuration", body = Config))
 )]
-pub async fn config(State(state): State<AdminState>) -> Json<Config> {
+pub async fn config(
+    State(state): State<AdminState>,
+    Extension(caller): Extension<Caller>,
+) -> Json<Config> {
     let plan = state.plan();
     // Keyed, so that a reader of the digest cannot guess secrets of the file with it.
     let keys = &plan.admin.session_keys;
@@ -107,6 +112,7 @@ pub async fn config(State(state): State<AdminState>) -> Json<Config> {
     Json(Config {
         digest: digest.collect(),
         config: plan.redacted_file.clone(),
+        role: caller.role.name(),
     })
 }
 

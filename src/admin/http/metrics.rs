@@ -1,6 +1,7 @@
 //! `GET /admin/metrics`: metrics of this process and of experiments, for Prometheus. Label values are
 //! names from the routes file, groups and states, never users or paths.
 
+mod followers;
 #[cfg(target_os = "linux")]
 mod process;
 mod text_format;
@@ -11,7 +12,7 @@ use crate::admin::results::gather::ResultsRequest;
 use crate::admin::results::schema::{ExperimentResult, MetricResult, Results};
 use crate::admin::state::AdminState;
 use crate::experiment::not_counted::NotCounted;
-use crate::telemetry::{AcmeCounters, ArchiveCounters, MessageCounters, Spans, Telemetry};
+use crate::telemetry::{AcmeCounters, MessageCounters, Spans, Telemetry};
 use axum::extract::State;
 use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
@@ -67,6 +68,7 @@ pub async fn metrics(
     if state.plan().archive.is_some() {
         metrics.archive(&state.telemetry.archive);
     }
+    metrics.forward(&state.telemetry.forward.all());
     let results = state.results(ResultsRequest::default()).await;
     metrics.gauge(
         "store_up",
@@ -352,41 +354,6 @@ impl Metrics {
             "acme_failures",
             "Attempts of this process to obtain a certificate by ACME that failed",
             [(vec![], read(&acme.failures))],
-        );
-    }
-
-    fn archive(&mut self, archive: &ArchiveCounters) {
-        let one = |number| [(vec![], read(number))];
-        self.counter(
-            "archive_records",
-            "Records that were archived",
-            one(&archive.records),
-        );
-        self.counter(
-            "archive_files",
-            "Files that were written to the archive",
-            one(&archive.files),
-        );
-        self.counter(
-            "archive_attempts_failed",
-            "Attempts to write to the archive that failed",
-            one(&archive.failed),
-        );
-        self.counter(
-            "archive_records_dropped",
-            "Records that were deleted before they were archived",
-            one(&archive.dropped),
-        );
-        let gauge = |number| [(vec![], read(number) as f64)];
-        self.gauge(
-            "archive_records_waiting",
-            "Records that wait for the archive",
-            gauge(&archive.waiting),
-        );
-        self.gauge(
-            "archive_held_bytes",
-            "Bytes of the journal that are kept for the archive alone",
-            gauge(&archive.held_bytes),
         );
     }
 

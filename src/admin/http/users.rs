@@ -89,6 +89,11 @@ pub struct Forgotten {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     archive: Option<ForgottenInArchive>,
+    /// The destinations of `forward`, which may have got records of the user before: the user has to be deleted there,
+    /// too.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    forwarded_to: Vec<String>,
 }
 
 /// What was done to archived files to forget a user.
@@ -140,7 +145,12 @@ pub async fn forget(
         }
         archive = from_archive(&state, (user.to_vec(), until_ms)).await?;
     }
-    Ok(Json(Forgotten { forgotten, archive }))
+    let forwarded_to = plan.forward.iter().map(|it| it.name.to_string());
+    Ok(Json(Forgotten {
+        forgotten,
+        archive,
+        forwarded_to: forwarded_to.collect(),
+    }))
 }
 
 /// Removes a user from archived files, if there is an archive, also when the caller does not wait for it.

@@ -1,21 +1,13 @@
 //! Webhooks: who is told of events.
 
+use super::http_target::HttpTarget;
 use super::secret::Secret;
-use super::upstream::EndpointAddress;
-use http::HeaderValue;
-use http::uri::PathAndQuery;
 
 /// A receiver of messages.
 #[derive(Clone, Debug)]
 pub struct Webhook {
     /// Where it listens.
-    pub endpoint: EndpointAddress,
-    /// The path and the query of its requests. It may hold a secret.
-    pub path: PathAndQuery,
-    /// The `Host` of its requests.
-    pub host: HeaderValue,
-    /// The user and the password in its address, as the value of `Authorization`.
-    pub authorization: Option<HeaderValue>,
+    pub target: HttpTarget,
     /// The key that signs messages; `None` sends them without a signature.
     pub key: Option<SigningKey>,
     /// What it receives, at least one kind.

@@ -39,7 +39,7 @@ impl Ingestor {
             return;
         }
         let mut excess = journal::held_beyond(&self.readers);
-        let too_much_is_held = excess > 0;
+        let excess_before = excess.clone();
         for reader in &mut self.readers {
             if let Err(error) = reader.release(reader.position() - 1, &mut excess) {
                 tracing::warn!(journal = %reader.id(), "an ingested segment cannot be deleted: {error}");
@@ -47,7 +47,7 @@ impl Ingestor {
         }
         let (over, on): (Vec<_>, Vec<_>) = std::mem::take(&mut self.readers)
             .into_iter()
-            .partition(|reader| reader.is_over(too_much_is_held));
+            .partition(|reader| reader.is_over(&excess_before));
         self.readers = on;
         if !over.is_empty() {
             // The mark refers to the readers by position.

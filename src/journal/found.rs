@@ -1,9 +1,9 @@
-//! Journals that are to be archived.
+//! Journals that a task is to follow.
 
-use crate::journal::Follower;
+use super::follower::Follower;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Journals that are to be archived and were found lately.
+/// Further readers of journals that were found lately.
 #[derive(Clone, Debug, Default)]
 pub struct FoundJournals(Arc<Mutex<Vec<Follower>>>);
 
@@ -22,13 +22,4 @@ impl FoundJournals {
         // No code that holds this lock can leave the list half-changed.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// What was done to archived files so that they hold no forgotten user.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Swept {
-    /// The files that were read.
-    pub read: u64,
-    /// Those that were replaced.
-    pub replaced: u64,
 }

@@ -1,8 +1,9 @@
-//! Rows of records, before they are columns.
+//! What a record says, one row for each exposure and each observation, for those who write it elsewhere.
 
-use crate::experiment::metric::Observation;
+use super::layout::OwnedRecord;
+use crate::experiment::metric::{MetricKind, Observation};
 use crate::experiment::record::{DeclaredExperiment, DeclaredMetric, Exposure, Served};
-use crate::journal::OwnedRecord;
+use crate::experiment::user_id::readable;
 use std::num::NonZeroU64;
 
 /// The end of the year 9999, beyond which no database has times.
@@ -19,6 +20,18 @@ pub struct JournaledRecord<'a> {
     pub record: &'a OwnedRecord,
 }
 
+impl JournaledRecord<'_> {
+    /// Returns the user's ID as a text.
+    pub fn user(&self) -> String {
+        readable(&self.record.user)
+    }
+
+    /// Returns the name of what the user's ID is the ID of; `None` for a user.
+    pub fn unit(&self) -> Option<&str> {
+        Some(&*self.record.unit).filter(|unit| !unit.is_empty())
+    }
+}
+
 /// A row of exposures.
 pub struct ExposureRow<'a> {
     /// The record.
@@ -29,6 +42,14 @@ pub struct ExposureRow<'a> {
     pub exposure: &'a Exposure,
     /// The number of the phase.
     pub phase: u32,
+}
+
+impl ExposureRow<'_> {
+    /// Returns the name of the group.
+    pub fn group(&self) -> &str {
+        let group = self.experiment.groups.get(self.exposure.group.0);
+        group.map_or("", |group| group.name.as_str())
+    }
 }
 
 /// A row of events.
@@ -48,6 +69,13 @@ impl EventRow<'_> {
     pub fn at_ms(&self) -> u64 {
         let own = self.observation.at_ms.map(NonZeroU64::get);
         own.unwrap_or(self.of.record.at_ms)
+    }
+
+    /// Returns the value, in units of 10^-scale of the metric; `None` for an event without one.
+    pub fn value(&self) -> Option<i64> {
+        let sum = self.observation.sum;
+        let has_value = matches!(self.metric.kind, MetricKind::Mean | MetricKind::Ratio);
+        (has_value || sum != 0).then_some(sum)
     }
 }
 
