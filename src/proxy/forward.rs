@@ -8,7 +8,7 @@ use super::h1::framing::Bounds;
 use super::h1::request_head::{self, Request};
 use super::headers::believed_client;
 use super::headers::forwarding::Forwarding;
-use super::headers::isolated_cookies::PlainCookies;
+use super::headers::isolated_cookies::{self, PlainCookies};
 use super::headers::version_headers::VersionFields;
 use super::observe::spans::SpanRecorder;
 use super::open_page::OpenPage;
@@ -16,6 +16,7 @@ use super::snapshot::Snapshot;
 use crate::experiment::identity::Visitor;
 use crate::experiment::served_pages::VERSION_HEADER;
 use crate::tls::CLIENT_CERTIFICATE_HEADERS;
+use http::header::COOKIE;
 
 /// A request that is forwarded.
 pub struct ForwardedRequest<'a, 'b> {
@@ -86,6 +87,11 @@ pub fn write(
         version_fields: &version_fields,
     };
     let places = request.forward(out, &with);
+    for (name, value) in version_fields {
+        if name == COOKIE {
+            isolated_cookies::give(value);
+        }
+    }
     if let Some(extras) = of.extras {
         extras.parent_at.set(places.parent);
     }

@@ -198,7 +198,8 @@ impl<'a> Visitor<'a> {
         // The bit is looked at first: most requests need no more.
         let last = self.assigned_by().as_bytes().last();
         let digit = last.and_then(|&digit| char::from(digit).to_digit(16));
-        let took_part = !self.is_new && digit.is_some_and(|digit| digit & 1 == 1);
+        let is_minted = self.origin == Origin::Minted && !self.is_new;
+        let took_part = is_minted && digit.is_some_and(|digit| digit & 1 == 1);
         let minted_ms = || self.minted_ms();
         took_part && minted_ms().is_some_and(|at_ms| now_ms.saturating_sub(at_ms) <= SEEN_ONCE_MS)
     }

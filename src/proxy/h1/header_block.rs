@@ -282,6 +282,14 @@ impl<'a> HeaderBlock<'a> {
         }
     }
 
+    /// Fields of cookies are not passed on.
+    pub fn take_cookies(&mut self) {
+        for line in &mut self.lines {
+            let name = &self.bytes[line.start as usize..line.name_end as usize];
+            line.goes |= grammar::is_named(name, b"cookie");
+        }
+    }
+
     /// Those of which this is true are not passed on.
     pub fn take_all(&mut self, is_meant: impl Fn(&[u8]) -> bool) {
         for place in 0..self.lines.len() {

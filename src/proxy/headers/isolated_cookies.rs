@@ -12,6 +12,7 @@ use crate::proxy::h1::header_block::HeaderBlock;
 use crate::proxy::headers::version_mark::{MARK_BYTES, VersionMark, is_marked};
 use memchr::memchr;
 use smallvec::SmallVec;
+use std::cell::Cell;
 use std::time::UNIX_EPOCH;
 
 /// Prefixes of names that browsers check (RFC 6265bis, 4.1.3). They ignore case.
@@ -37,10 +38,11 @@ fn isolates(isolation: &CookieIsolation, name: CookieName<'_>) -> bool {
 
 /// Whether the file isolates this name. The name must be neither watershed's own nor marked.
 fn is_listed(isolation: &CookieIsolation, (prefix, rest): CookieName<'_>) -> bool {
-    let name_bytes = prefix.len() + rest.len();
+    let (name_bytes, first) = (prefix.len() + rest.len(), prefix.first().or(rest.first()));
     let is = |known: &[u8]| {
-        // Most have another length.
-        known.len() == name_bytes && known.starts_with(prefix) && known.ends_with(rest)
+        // Most have another length or begin with another letter.
+        let is_like = known.len() == name_bytes && known.first() == first;
+        is_like && known.starts_with(prefix) && known.ends_with(rest)
     };
     let has = |names: &[Box<str>]| names.iter().any(|known| is(known.as_bytes()));
     isolation.isolated.as_deref().is_none_or(has) && !has(&isolation.shared)
@@ -61,6 +63,21 @@ pub struct SeenCookies {
     pub has_own_names: bool,
     /// What came without a mark.
     pub plain: PlainCookies,
+}
+
+thread_local! {
+    /// Room for the next line on this thread.
+    static LINE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// How much room is kept, in bytes.
+const KEPT_MAX: usize = 4096;
+
+/// Gives back the room of a line that was written.
+pub fn give(line: Vec<u8>) {
+    if line.capacity() <= KEPT_MAX {
+        LINE.set(line);
+    }
 }
 
 /// A cookie that a version may see.
@@ -146,17 +163,21 @@ pub fn seen(
     if !has_marked {
         return seen;
     }
-    if !seen.plain.is_empty() {
-        // One from before the version has set its own is not seen any more.
-        let own: SmallVec<[CookieName<'_>; 8]> = visible
-            .iter()
-            .filter(|it| it.is_own())
-            .map(Visible::name)
-            .collect();
-        visible.retain(|it| it.is_own() || !own.contains(&it.name()));
-    }
-    let mut line = Vec::with_capacity(bytes);
+    // One from before the version has set its own is not seen any more.
+    let is_replaced = |cookie: &Visible<'_>| {
+        let is_same = |own: &Visible<'_>| {
+            let has_length = own.is_own() && own.name_bytes == cookie.name_bytes;
+            has_length && own.name() == cookie.name()
+        };
+        !cookie.is_own() && visible.iter().any(is_same)
+    };
+    let mut line = LINE.take();
+    line.clear();
+    line.reserve(bytes);
     for cookie in &visible {
+        if !seen.plain.is_empty() && is_replaced(cookie) {
+            continue;
+        }
         if !line.is_empty() {
             line.extend_from_slice(b"; ");
         }

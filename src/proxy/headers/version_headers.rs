@@ -87,7 +87,7 @@ impl VersionHeaders {
         let Some(line) = seen.line else {
             return (seen.plain, false);
         };
-        lines.take_named(&COOKIE);
+        lines.take_cookies();
         fields.push((COOKIE, line));
         (seen.plain, seen.has_own_names)
     }

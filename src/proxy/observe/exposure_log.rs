@@ -79,9 +79,8 @@ pub fn answered(
             unit,
             ..Record::new(at_ms, kept.id(), snapshot.declared.digest)
         };
-        // What the request is recorded for says nothing about other experiments, in which the visitor may wait.
         if is_user && comes_back {
-            append(worker, snapshot, &of_user);
+            append_return(worker, snapshot, &of_user);
         }
         if exposures.is_empty() && observations.is_empty() {
             return;
@@ -351,6 +350,13 @@ pub fn event(
         true => EventOutcome::Journaled,
         false => EventOutcome::Dropped,
     }
+}
+
+/// Journals that a minted ID came back. What else its request is recorded for says nothing about other experiments, in
+/// which the visitor may wait.
+#[cold]
+fn append_return(worker: &Worker, snapshot: &Snapshot, of_user: &Record<'_>) {
+    append(worker, snapshot, of_user);
 }
 
 /// A full journal is counted, never fatal. Whether it had room.
