@@ -37,6 +37,7 @@ extern crate self as watershed;
 #[cfg(test)]
 #[allow(
     unsafe_code,
+    unreachable_pub,
     clippy::disallowed_methods,
     reason = "measures allocations by an allocator, which is unsafe to implement; a test has its threads to itself"
 )]

@@ -4,6 +4,8 @@
 //! `--fresh` draws new seeds, and `--seed N` repeats them. `--only WORD` runs the sections whose name
 //! holds the word, and writes nothing.
 
+#![allow(unreachable_pub, reason = "everything in a bench is for this bench")]
+
 mod alarms;
 mod covariate;
 mod decisions;

@@ -36,13 +36,13 @@ const ASK_BOUNDS_MS: (u64, u64) = (3_600_000, 7 * 24 * 3_600_000);
 const OLD_MS: u64 = 400 * 24 * 3_600_000;
 
 /// Now, in Unix milliseconds.
-pub fn now_ms() -> u64 {
+pub(super) fn now_ms() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     now.map_or(0, |now| now.as_millis() as u64)
 }
 
 /// The work of the replica that has the lease.
-pub struct AcmeAttempt<'a> {
+pub(super) struct AcmeAttempt<'a> {
     /// How a certificate is obtained.
     pub settings: &'a AcmeSettings,
     /// Where it is in the store.
@@ -59,7 +59,7 @@ pub struct AcmeAttempt<'a> {
 
 impl AcmeAttempt<'_> {
     /// Does what is to be done.
-    pub async fn run(&self, step: Step) -> Result<(), AcmeError> {
+    pub(super) async fn run(&self, step: Step) -> Result<(), AcmeError> {
         let account = match self.known_account().await {
             Some(Err(error)) if error.is_of_unknown_account() => self.new_account().await?,
             Some(account) => account?,
@@ -276,7 +276,7 @@ impl AcmeAttempt<'_> {
 }
 
 /// Returns when a certificate is valid; `None` for one that cannot be read.
-pub fn validity(entry: &CertificateEntry) -> Option<Validity> {
+pub(super) fn validity(entry: &CertificateEntry) -> Option<Validity> {
     let chain = tls::certificates(entry.chain.as_bytes())?;
     let facts = CertificateFacts::read(chain.first()?).ok()?;
     let ms = |seconds: i64| u64::try_from(seconds).unwrap_or(0).saturating_mul(1000);

@@ -24,7 +24,7 @@ const RESPONSE_BYTES_MAX: usize = 1 << 20;
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Sends requests to the authority, each on a connection of its own: there are few.
-pub struct AuthorityClient {
+pub(super) struct AuthorityClient {
     /// TLS to the authority.
     pub tls: Arc<ClientConfig>,
 }

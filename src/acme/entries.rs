@@ -13,11 +13,11 @@ const HTTP: &str = "http-01:";
 const ALPN: &str = "tls-alpn-01:";
 
 /// A change of one entry; `None` removes it.
-pub type EntryChange = (String, Option<String>);
+pub(super) type EntryChange = (String, Option<String>);
 
 /// The names of the entries of one configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EntryNames {
+pub(super) struct EntryNames {
     /// The certificate for these names of this authority.
     pub certificate: String,
     /// The account at this authority.
@@ -28,7 +28,7 @@ pub struct EntryNames {
 
 impl EntryNames {
     /// Returns the names for a configuration. Replicas with the same file have the same.
-    pub fn of(settings: &AcmeSettings) -> EntryNames {
+    pub(super) fn of(settings: &AcmeSettings) -> EntryNames {
         let account = settings.external_account.as_ref();
         let account = account.map_or("", |(id, _)| id);
         let directory = [&*settings.directory, account];
@@ -53,7 +53,7 @@ fn digest(texts: &[&str]) -> String {
 
 /// A certificate with its key.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CertificateEntry {
+pub(super) struct CertificateEntry {
     /// The certificate and its chain, in PEM.
     pub chain: String,
     /// Its private key, in PEM.
@@ -73,7 +73,7 @@ impl fmt::Debug for CertificateEntry {
 
 /// What the authority says of the renewal of a certificate (RFC 9773).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Renewal {
+pub(super) struct Renewal {
     /// When it is due, in Unix milliseconds; `None` if the authority does not say.
     pub at_ms: Option<u64>,
     /// When the authority is asked again.
@@ -82,7 +82,7 @@ pub struct Renewal {
 
 /// An account at an authority.
 #[derive(Serialize, Deserialize)]
-pub struct AccountEntry<Credentials> {
+pub(super) struct AccountEntry<Credentials> {
     /// The address of mail that the authority has.
     pub email: Option<String>,
     /// Its URL and its key.
@@ -91,7 +91,7 @@ pub struct AccountEntry<Credentials> {
 
 /// An attempt that failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FailedAttempt {
+pub(super) struct FailedAttempt {
     /// How many failed in a row.
     pub failures: u32,
     /// When the next one may begin, in Unix milliseconds.
@@ -101,24 +101,28 @@ pub struct FailedAttempt {
 }
 
 /// Reads an entry. One that cannot be read, as of another version, is none.
-pub fn read<T: DeserializeOwned>(entries: &AcmeEntries, name: &str) -> Option<T> {
+pub(super) fn read<T: DeserializeOwned>(entries: &AcmeEntries, name: &str) -> Option<T> {
     serde_json::from_str(entries.get(name)?).ok()
 }
 
 /// Returns the change that writes an entry.
-pub fn written<T: Serialize>(name: &str, value: &T) -> EntryChange {
+pub(super) fn written<T: Serialize>(name: &str, value: &T) -> EntryChange {
     (name.to_owned(), serde_json::to_string(value).ok())
 }
 
 /// Returns the certificate that was obtained last, of whatever configuration.
-pub fn latest_certificate(entries: &AcmeEntries) -> Option<CertificateEntry> {
+pub(super) fn latest_certificate(entries: &AcmeEntries) -> Option<CertificateEntry> {
     let names = entries.keys().filter(|name| name.starts_with(CERTIFICATE));
     let all = names.filter_map(|name| read::<CertificateEntry>(entries, name));
     all.max_by_key(|entry| entry.obtained_ms)
 }
 
 /// Returns the names of certificates of other configurations that were obtained before this time.
-pub fn old_certificates(entries: &AcmeEntries, own: &str, before_ms: u64) -> Vec<EntryChange> {
+pub(super) fn old_certificates(
+    entries: &AcmeEntries,
+    own: &str,
+    before_ms: u64,
+) -> Vec<EntryChange> {
     let others = entries.keys().filter(|name| name.starts_with(CERTIFICATE));
     let others = others.filter(|name| *name != own);
     let old = others.filter(|name| {
@@ -130,7 +134,7 @@ pub fn old_certificates(entries: &AcmeEntries, own: &str, before_ms: u64) -> Vec
 
 /// The answers to challenges: what they are asked by (a token or a name), and the key authorization.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ChallengeAnswers {
+pub(super) struct ChallengeAnswers {
     /// By token.
     pub http: BTreeMap<String, String>,
     /// By name.
@@ -139,7 +143,7 @@ pub struct ChallengeAnswers {
 
 impl ChallengeAnswers {
     /// Reads the answers of the store.
-    pub fn read(entries: &AcmeEntries) -> ChallengeAnswers {
+    pub(super) fn read(entries: &AcmeEntries) -> ChallengeAnswers {
         let of = |prefix: &str| {
             let named = |(name, text): (&String, &String)| {
                 Some((name.strip_prefix(prefix)?.to_owned(), text.clone()))
@@ -153,7 +157,12 @@ impl ChallengeAnswers {
     }
 
     /// Adds the answer to one challenge.
-    pub fn add(&mut self, challenge: AcmeChallenge, asked: (&str, &str), authorization: &str) {
+    pub(super) fn add(
+        &mut self,
+        challenge: AcmeChallenge,
+        asked: (&str, &str),
+        authorization: &str,
+    ) {
         let (token, name) = asked;
         let authorization = authorization.to_owned();
         match challenge {
@@ -163,12 +172,12 @@ impl ChallengeAnswers {
     }
 
     /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.http.is_empty() && self.alpn.is_empty()
     }
 
     /// Returns the changes that replace the answers of the store by these.
-    pub fn replacing(&self, entries: &AcmeEntries) -> Vec<EntryChange> {
+    pub(super) fn replacing(&self, entries: &AcmeEntries) -> Vec<EntryChange> {
         let is_answer = |name: &&String| name.starts_with(HTTP) || name.starts_with(ALPN);
         let mut changes: BTreeMap<String, Option<String>> = entries
             .keys()

@@ -5,7 +5,7 @@ use instant_acme::Error as ClientError;
 
 /// Why a certificate was not obtained.
 #[derive(Debug, thiserror::Error)]
-pub enum AcmeError {
+pub(super) enum AcmeError {
     /// The authority refuses, cannot be reached, or says what is no ACME.
     #[error("{}", of_client(.0))]
     Authority(#[from] ClientError),
@@ -41,7 +41,7 @@ pub enum AcmeError {
 
 impl AcmeError {
     /// Whether the authority has counted this attempt, so that another one must not follow soon.
-    pub fn is_counted(&self) -> bool {
+    pub(super) fn is_counted(&self) -> bool {
         matches!(
             self,
             AcmeError::Authority(ClientError::Api(_)) | AcmeError::Challenge { .. }
@@ -49,7 +49,7 @@ impl AcmeError {
     }
 
     /// Whether the authority does not know the account, as after it has lost its data.
-    pub fn is_of_unknown_account(&self) -> bool {
+    pub(super) fn is_of_unknown_account(&self) -> bool {
         let AcmeError::Authority(ClientError::Api(problem)) = self else {
             return false;
         };

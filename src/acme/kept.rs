@@ -16,7 +16,7 @@ struct Contents<Certificate> {
 }
 
 /// Reads the file; `None` without one. A damaged one is none: the store has the certificate, too.
-pub fn read(file: &Path) -> Result<Option<CertificateEntry>, String> {
+pub(super) fn read(file: &Path) -> Result<Option<CertificateEntry>, String> {
     let bytes = match regular_file::read(file) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -42,7 +42,7 @@ pub fn read(file: &Path) -> Result<Option<CertificateEntry>, String> {
 }
 
 /// Writes the file, unless one of another version is there.
-pub fn write(file: &Path, certificate: &CertificateEntry) -> Result<(), String> {
+pub(super) fn write(file: &Path, certificate: &CertificateEntry) -> Result<(), String> {
     read(file)?;
     let contents = Contents {
         version: VERSION,

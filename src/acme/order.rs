@@ -17,7 +17,7 @@ const PATIENCE: RetryPolicy = RetryPolicy::new()
     .timeout(Duration::from_secs(120));
 
 /// A certificate and its key, in PEM.
-pub struct NewCertificate {
+pub(super) struct NewCertificate {
     /// The certificate and its chain.
     pub chain: String,
     /// Its private key.
@@ -25,7 +25,7 @@ pub struct NewCertificate {
 }
 
 /// An order whose names the authority has not checked yet.
-pub struct PendingOrder<'a> {
+pub(super) struct PendingOrder<'a> {
     settings: &'a AcmeSettings,
     order: Order,
     /// What all replicas must answer before it goes on.
@@ -34,7 +34,7 @@ pub struct PendingOrder<'a> {
 
 impl<'a> PendingOrder<'a> {
     /// Begins an order, which may replace a certificate.
-    pub async fn begin(
+    pub(super) async fn begin(
         account: &Account,
         settings: &'a AcmeSettings,
         replaces: Option<CertificateIdentifier<'_>>,
@@ -51,7 +51,7 @@ impl<'a> PendingOrder<'a> {
     }
 
     /// Lets the authority check the names, and returns the certificate.
-    pub async fn finish(mut self) -> Result<NewCertificate, AcmeError> {
+    pub(super) async fn finish(mut self) -> Result<NewCertificate, AcmeError> {
         let order = &mut self.order;
         if !self.answers.is_empty() {
             set_ready(order, self.settings.challenge).await?;

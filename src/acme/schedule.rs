@@ -23,7 +23,7 @@ const SOON_MS: u64 = 12 * 60 * MINUTE_MS;
 
 /// When a certificate is valid, in Unix milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Validity {
+pub(super) struct Validity {
     /// From when.
     pub from_ms: u64,
     /// Until when.
@@ -34,7 +34,7 @@ pub struct Validity {
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub(super) enum Step {
     /// A certificate is ordered.
     Order,
     /// The authority is asked when the certificate is to be renewed.
@@ -44,7 +44,7 @@ pub enum Step {
 }
 
 /// Decides what is to be done at `now_ms`.
-pub fn step(
+pub(super) fn step(
     now_ms: u64,
     validity: Option<Validity>,
     renewal: Option<Renewal>,
@@ -64,7 +64,7 @@ pub fn step(
 /// Returns when a certificate is renewed: when the authority says, or else when a third of its lifetime is
 /// left. At a tenth it is renewed whatever the authority says. It is never renewed soon after it was obtained: a
 /// clock that is wrong would order one certificate after the other.
-pub fn due_ms(validity: Validity, renewal: Option<Renewal>) -> u64 {
+pub(super) fn due_ms(validity: Validity, renewal: Option<Renewal>) -> u64 {
     let Validity {
         from_ms,
         until_ms,
@@ -80,7 +80,7 @@ pub fn due_ms(validity: Validity, renewal: Option<Renewal>) -> u64 {
 
 /// Returns the failure of an attempt after an earlier one. `is_counted` tells whether the authority has
 /// counted it.
-pub fn after_failure(
+pub(super) fn after_failure(
     now_ms: u64,
     before: Option<&FailedAttempt>,
     is_counted: bool,

@@ -10,7 +10,7 @@ const FORMULA: [char; 11] = [
 
 /// Returns the text, with a `'` before it if a spreadsheet would read it as a formula. Plain numbers
 /// such as `-1.5` are unchanged.
-pub fn neutral(text: &str) -> Cow<'_, str> {
+pub(super) fn neutral(text: &str) -> Cow<'_, str> {
     match text.starts_with(FORMULA) && !is_number(text) {
         true => Cow::Owned(format!("'{text}")),
         false => Cow::Borrowed(text),

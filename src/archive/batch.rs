@@ -10,7 +10,7 @@ use super::tables::RecordTable;
 use crate::store::{AllForgotten, Store};
 
 /// A file of a batch.
-pub struct BatchFile {
+pub(super) struct BatchFile {
     /// The table.
     pub table: RecordTable,
     /// The name below the archive.
@@ -20,7 +20,7 @@ pub struct BatchFile {
 }
 
 /// Writes the files that are missing, and returns all of them.
-pub async fn write(
+pub(super) async fn write(
     location: &Location,
     (journal, claim): (&str, Claim),
     rows: &BatchRows<'_>,
@@ -40,7 +40,7 @@ pub async fn write(
 
 /// Removes users who were forgotten since `before` was loaded: whoever forgot them may have looked for their files
 /// before these were written. The same holds for files of an earlier process, which did not come to this.
-pub async fn clean_again(
+pub(super) async fn clean_again(
     location: &Location,
     store: &dyn Store,
     before: &AllForgotten,

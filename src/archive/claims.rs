@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 /// A batch of a journal: its first and its last record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Claim {
+pub(super) struct Claim {
     /// The first sequence number.
     pub first: u64,
     /// The last one.
@@ -24,7 +24,7 @@ struct ClaimFile {
 
 impl Claim {
     /// Returns the name of a file of this batch.
-    pub fn file_name(self, journal: &str) -> String {
+    pub(super) fn file_name(self, journal: &str) -> String {
         let Claim { first, last } = self;
         format!("{journal}-{first:020}-{last:020}.parquet")
     }
@@ -41,7 +41,7 @@ impl Claim {
 }
 
 /// Claims the batch from `first` to `last`. Returns the batch that begins there: an earlier one, if there is one.
-pub async fn claim(
+pub(super) async fn claim(
     location: &Location,
     journal: &str,
     claim: Claim,
@@ -57,7 +57,7 @@ pub async fn claim(
 }
 
 /// Returns the last batch that was claimed of a journal, whose records up to `released` are deleted.
-pub async fn last(
+pub(super) async fn last(
     location: &Location,
     journal: &str,
     released: u64,

@@ -12,7 +12,7 @@ use arrow_schema::ArrowError;
 use std::sync::Arc;
 
 /// The rows of exposures.
-pub fn exposures(rows: &[ExposureRow<'_>]) -> Result<RecordBatch, ArrowError> {
+pub(super) fn exposures(rows: &[ExposureRow<'_>]) -> Result<RecordBatch, ArrowError> {
     let all = || rows.iter();
     // The user of such a record means nothing.
     let is_somebody =
@@ -40,7 +40,7 @@ pub fn exposures(rows: &[ExposureRow<'_>]) -> Result<RecordBatch, ArrowError> {
 }
 
 /// The rows of events.
-pub fn events(rows: &[EventRow<'_>]) -> Result<RecordBatch, ArrowError> {
+pub(super) fn events(rows: &[EventRow<'_>]) -> Result<RecordBatch, ArrowError> {
     let all = || rows.iter();
     let columns: Vec<ArrayRef> = vec![
         times(all().map(EventRow::at_ms)),
@@ -59,7 +59,7 @@ pub fn events(rows: &[EventRow<'_>]) -> Result<RecordBatch, ArrowError> {
 }
 
 /// The rows of identities.
-pub fn identities(rows: &[JournaledRecord<'_>]) -> Result<RecordBatch, ArrowError> {
+pub(super) fn identities(rows: &[JournaledRecord<'_>]) -> Result<RecordBatch, ArrowError> {
     let all = || rows.iter();
     let columns: Vec<ArrayRef> = vec![
         times(all().map(|row| row.record.at_ms)),
@@ -92,7 +92,7 @@ fn value(row: &EventRow<'_>) -> Option<i128> {
 }
 
 /// Units of 10^-scale in units of 10^-[`VALUE_SCALE`].
-pub fn in_value_scale(units: i64, scale: u8) -> i128 {
+pub(super) fn in_value_scale(units: i64, scale: u8) -> i128 {
     i128::from(units) * 10i128.pow(VALUE_SCALE.saturating_sub(scale).into())
 }
 
@@ -105,33 +105,33 @@ fn event_id(row: &EventRow<'_>) -> String {
 }
 
 /// A digest in hexadecimal.
-pub fn hex(digest: u64) -> String {
+pub(super) fn hex(digest: u64) -> String {
     format!("{digest:016x}")
 }
 
 /// A column of times, from Unix milliseconds.
-pub fn times(ms: impl Iterator<Item = u64>) -> ArrayRef {
+pub(super) fn times(ms: impl Iterator<Item = u64>) -> ArrayRef {
     let us = ms.map(|ms| 1000 * ms.min(TIME_MAX_MS) as i64);
     Arc::new(TimestampMicrosecondArray::from_iter_values(us).with_timezone("UTC"))
 }
 
 /// A column of texts.
-pub fn texts(all: impl Iterator<Item = Option<impl AsRef<str>>>) -> ArrayRef {
+pub(super) fn texts(all: impl Iterator<Item = Option<impl AsRef<str>>>) -> ArrayRef {
     Arc::new(StringArray::from_iter(all))
 }
 
 /// A column of small numbers.
-pub fn ints(all: impl Iterator<Item = Option<i32>>) -> ArrayRef {
+pub(super) fn ints(all: impl Iterator<Item = Option<i32>>) -> ArrayRef {
     Arc::new(Int32Array::from_iter(all))
 }
 
 /// A column of numbers.
-pub fn longs(all: impl Iterator<Item = Option<i64>>) -> ArrayRef {
+pub(super) fn longs(all: impl Iterator<Item = Option<i64>>) -> ArrayRef {
     Arc::new(Int64Array::from_iter(all))
 }
 
 /// A column of values, in units of 10^-[`VALUE_SCALE`].
-pub fn values(all: impl Iterator<Item = Option<i128>>) -> Result<ArrayRef, ArrowError> {
+pub(super) fn values(all: impl Iterator<Item = Option<i128>>) -> Result<ArrayRef, ArrowError> {
     let values = Decimal128Array::from_iter(all);
     let values = values.with_precision_and_scale(VALUE_PRECISION, VALUE_SCALE as i8)?;
     Ok(Arc::new(values))

@@ -31,7 +31,7 @@ const IDLE_MAX: Duration = Duration::from_secs(30);
 
 /// Makes the HTTP client of an object store.
 #[derive(Debug)]
-pub struct ObjectConnector;
+pub(super) struct ObjectConnector;
 
 impl HttpConnector for ObjectConnector {
     fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 /// What the archive says of one experiment.
 #[derive(Debug, Default)]
-pub struct Declared {
+pub(super) struct Declared {
     /// By digest: the declaration with this experiment and the metric alone.
     pub declarations: BTreeMap<u64, Arc<Declaration>>,
     /// The events that the experiment counted, with the digest of the declaration.
@@ -28,7 +28,7 @@ pub struct Declared {
 
 impl Declared {
     /// Reads all definitions of an archive.
-    pub async fn read(
+    pub(super) async fn read(
         location: &Location,
         question: &ReplayQuestion,
     ) -> Result<Declared, ArchiveError> {
@@ -111,7 +111,11 @@ fn of_row(
 }
 
 /// Reads a digest that is written in hexadecimal.
-pub fn digest_of(rows: &ArchivedRows<'_>, name: &str, row: usize) -> Result<u64, ArchiveError> {
+pub(super) fn digest_of(
+    rows: &ArchivedRows<'_>,
+    name: &str,
+    row: usize,
+) -> Result<u64, ArchiveError> {
     let text = rows.needed(name, row)?;
     u64::from_str_radix(text, 16).map_err(|_| rows.unreadable(name))
 }

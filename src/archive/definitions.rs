@@ -11,7 +11,7 @@ use arrow_schema::ArrowError;
 use std::sync::Arc;
 
 /// Returns the name of a declaration's file.
-pub fn file_name(digest: u64) -> String {
+pub(super) fn file_name(digest: u64) -> String {
     format!("{}/{}.parquet", tables::DEFINITIONS, hex(digest))
 }
 
@@ -24,7 +24,7 @@ struct Row<'a> {
 }
 
 /// Returns the rows of a declaration, which `first` refers to.
-pub fn rows(
+pub(super) fn rows(
     declaration: &Declaration,
     first: JournaledRecord<'_>,
     phases: &PhaseNumbers,

@@ -9,7 +9,7 @@ use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
 
 /// Writes a file, compressed with Snappy.
-pub fn encode(rows: &RecordBatch) -> Result<Bytes, ArchiveError> {
+pub(super) fn encode(rows: &RecordBatch) -> Result<Bytes, ArchiveError> {
     let properties = WriterProperties::builder()
         .set_compression(Compression::SNAPPY)
         .set_created_by(concat!("watershed ", env!("CARGO_PKG_VERSION")).to_owned())
@@ -20,7 +20,7 @@ pub fn encode(rows: &RecordBatch) -> Result<Bytes, ArchiveError> {
 }
 
 /// Reads a file.
-pub fn decode(path: &str, bytes: Bytes) -> Result<Vec<RecordBatch>, ArchiveError> {
+pub(super) fn decode(path: &str, bytes: Bytes) -> Result<Vec<RecordBatch>, ArchiveError> {
     let unreadable = |why: String| ArchiveError::Unreadable {
         path: path.to_owned(),
         why,

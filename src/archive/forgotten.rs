@@ -11,7 +11,7 @@ use arrow_select::filter::filter_record_batch;
 use std::collections::HashMap;
 
 /// The columns of a table that tell whose rows it has.
-pub struct IdColumns<'a> {
+pub(super) struct IdColumns<'a> {
     /// The time of each record, in Unix microseconds.
     pub at_us: &'a TimestampMicrosecondArray,
     /// The columns of [`RecordTable::ids`].
@@ -20,7 +20,10 @@ pub struct IdColumns<'a> {
 
 impl<'a> IdColumns<'a> {
     /// Finds the columns in rows of a table.
-    pub fn of(table: RecordTable, rows: &'a RecordBatch) -> Result<IdColumns<'a>, ArchiveError> {
+    pub(super) fn of(
+        table: RecordTable,
+        rows: &'a RecordBatch,
+    ) -> Result<IdColumns<'a>, ArchiveError> {
         let at = rows.column_by_name(table.recorded_at());
         let at = at.and_then(|it| it.as_primitive_opt::<TimestampMicrosecondType>());
         let ids = table.ids().iter().map(|name| rows.column_by_name(name));
@@ -37,7 +40,7 @@ impl<'a> IdColumns<'a> {
 }
 
 /// Removes the rows of forgotten users; `None` where there are none of them.
-pub fn removed_from(
+pub(super) fn removed_from(
     forgotten: &AllForgotten,
     table: RecordTable,
     rows: &RecordBatch,

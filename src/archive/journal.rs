@@ -10,7 +10,7 @@ use std::sync::Arc;
 const RECORDS_MAX: usize = 20_000;
 
 /// A journal that is archived.
-pub struct ArchivedJournal {
+pub(super) struct ArchivedJournal {
     follower: Follower,
     /// The last record that is archived.
     done: u64,
@@ -22,7 +22,7 @@ pub struct ArchivedJournal {
 
 impl ArchivedJournal {
     /// A journal of which nothing is archived as far as is known.
-    pub fn new(follower: Follower) -> ArchivedJournal {
+    pub(super) fn new(follower: Follower) -> ArchivedJournal {
         ArchivedJournal {
             done: follower.position() - 1,
             pending: None,
@@ -33,32 +33,32 @@ impl ArchivedJournal {
     }
 
     /// Returns its name.
-    pub fn id(&self) -> &Arc<str> {
+    pub(super) fn id(&self) -> &Arc<str> {
         self.follower.id()
     }
 
     /// Returns the number of records that are written and not archived.
-    pub fn waiting(&self) -> u64 {
+    pub(super) fn waiting(&self) -> u64 {
         (self.follower.written()).saturating_sub(self.done.max(self.follower.released()))
     }
 
     /// Returns the number of records that were deleted before they were archived.
-    pub fn dropped(&self) -> u64 {
+    pub(super) fn dropped(&self) -> u64 {
         self.follower.dropped()
     }
 
     /// Returns the bytes that are kept for the archive alone.
-    pub fn held_bytes(&self) -> u64 {
+    pub(super) fn held_bytes(&self) -> u64 {
         self.follower.held_bytes()
     }
 
     /// Whether nobody writes it, and all of it is archived or deleted.
-    pub fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         self.pending.is_none() && self.is_located && self.waiting() == 0 && !self.follower.is_live()
     }
 
     /// Claims the next batch, and reads it; `None` if nothing new is written.
-    pub async fn next(
+    pub(super) async fn next(
         &mut self,
         location: &Location,
     ) -> Result<Option<(Claim, Vec<Chunk>)>, ArchiveError> {
@@ -88,7 +88,7 @@ impl ArchivedJournal {
     }
 
     /// The batch is completely archived.
-    pub fn done(&mut self, claim: Claim) {
+    pub(super) fn done(&mut self, claim: Claim) {
         self.pending = None;
         self.done = claim.last;
         self.follower.free(claim.last);

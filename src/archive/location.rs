@@ -25,7 +25,7 @@ const OBJECT_WITHIN: Duration = Duration::from_secs(120);
 
 /// An archive that can be read and written.
 #[derive(Clone, Debug)]
-pub struct Location {
+pub(super) struct Location {
     objects: Arc<dyn ObjectStore>,
     /// The prefix of all keys.
     base: Path,
@@ -35,11 +35,11 @@ pub struct Location {
 
 /// Which version of an object was read.
 #[derive(Clone, Debug)]
-pub struct ReadVersion(UpdateVersion);
+pub(super) struct ReadVersion(UpdateVersion);
 
 impl Location {
     /// Creates the directory of a local archive if it is missing.
-    pub fn prepare(target: &ArchiveTarget) -> Result<(), ArchiveError> {
+    pub(super) fn prepare(target: &ArchiveTarget) -> Result<(), ArchiveError> {
         let ArchiveTarget::Folder(folder) = target else {
             return Ok(());
         };
@@ -54,7 +54,10 @@ impl Location {
 
     /// Opens an archive. An object store is asked only when it is used, and asked again after errors of its own so
     /// often.
-    pub fn open(target: &ArchiveTarget, retries_max: usize) -> Result<Location, ArchiveError> {
+    pub(super) fn open(
+        target: &ArchiveTarget,
+        retries_max: usize,
+    ) -> Result<Location, ArchiveError> {
         let retry = RetryConfig {
             max_retries: retries_max,
             retry_timeout: OBJECT_WITHIN,
@@ -114,7 +117,7 @@ impl Location {
     }
 
     /// Creates an object. Returns false if there is one of this name.
-    pub async fn create(&self, name: &str, bytes: Bytes) -> Result<bool, ArchiveError> {
+    pub(super) async fn create(&self, name: &str, bytes: Bytes) -> Result<bool, ArchiveError> {
         match self.put(name, bytes, PutMode::Create).await {
             Ok(()) => Ok(true),
             Err(ArchiveError::Objects(Error::AlreadyExists { .. })) => Ok(false),
@@ -124,7 +127,7 @@ impl Location {
 
     /// Replaces an object, unless it is another version than was read: then it returns false. A directory does not know
     /// versions: whoever replaces files there holds [`Location::lock`].
-    pub async fn replace(
+    pub(super) async fn replace(
         &self,
         name: &str,
         ReadVersion(version): ReadVersion,
@@ -176,7 +179,10 @@ impl Location {
     }
 
     /// Reads an object; `None` if there is none.
-    pub async fn read(&self, name: &str) -> Result<Option<(Bytes, ReadVersion)>, ArchiveError> {
+    pub(super) async fn read(
+        &self,
+        name: &str,
+    ) -> Result<Option<(Bytes, ReadVersion)>, ArchiveError> {
         let path = self.path(name)?;
         let reading = async {
             let found = self.objects.get(&path).await?;
@@ -194,7 +200,7 @@ impl Location {
     }
 
     /// Lists the names of objects below a folder, in no order; only those after `after` in the order of bytes.
-    pub fn list(
+    pub(super) fn list(
         &self,
         folder: &str,
         after: Option<&str>,
@@ -214,7 +220,7 @@ impl Location {
 
     /// Holds the only right to replace files of a directory, until the result is dropped. Object stores know versions
     /// instead.
-    pub async fn lock(&self) -> Result<Option<File>, ArchiveError> {
+    pub(super) async fn lock(&self) -> Result<Option<File>, ArchiveError> {
         let Some(folder) = self.folder.clone() else {
             return Ok(None);
         };

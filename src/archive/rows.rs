@@ -10,12 +10,12 @@ use arrow_array::RecordBatch;
 use std::collections::{BTreeMap, HashMap};
 
 /// By declaration and the index of an experiment in it: the number of the phase that its exposures belong to.
-pub type PhaseNumbers = HashMap<(u64, usize), u32>;
+pub(super) type PhaseNumbers = HashMap<(u64, usize), u32>;
 
 const HOUR_MS: u64 = 3_600_000;
 /// The rows of some records of one journal, by hour: Unix milliseconds divided by 3,600,000.
 #[derive(Default)]
-pub struct BatchRows<'a> {
+pub(super) struct BatchRows<'a> {
     exposures: BTreeMap<u64, Vec<ExposureRow<'a>>>,
     events: BTreeMap<u64, Vec<EventRow<'a>>>,
     identities: BTreeMap<u64, Vec<JournaledRecord<'a>>>,
@@ -23,7 +23,7 @@ pub struct BatchRows<'a> {
 
 impl<'a> BatchRows<'a> {
     /// Makes the rows of records, but for those of users of whom `is_gone` says that they are forgotten at a time.
-    pub fn of(
+    pub(super) fn of(
         chunks: &'a [Chunk],
         phases: &PhaseNumbers,
         is_gone: impl Fn(&[u8], u64) -> bool,
@@ -98,7 +98,7 @@ impl<'a> BatchRows<'a> {
     }
 
     /// Returns the rows of each table and hour that has any.
-    pub fn batches(&self) -> Result<Vec<(RecordTable, u64, RecordBatch)>, ArchiveError> {
+    pub(super) fn batches(&self) -> Result<Vec<(RecordTable, u64, RecordBatch)>, ArchiveError> {
         let mut batches = Vec::new();
         for (&hour, rows) in &self.exposures {
             batches.push((RecordTable::Exposures, hour, columns::exposures(rows)?));
@@ -118,7 +118,7 @@ fn hour(at_ms: u64) -> u64 {
 }
 
 /// Returns the folder of a table's rows of an hour.
-pub fn folder(table: RecordTable, hour: u64) -> String {
+pub(super) fn folder(table: RecordTable, hour: u64) -> String {
     let time = jiff::Timestamp::from_second((hour * 3600) as i64).unwrap_or_default();
     let place = time.strftime("dt=%Y-%m-%d/hour=%H");
     format!("{}/{place}", table.name())

@@ -128,7 +128,7 @@ async fn each_join(
 
 /// Removes the rows of forgotten users from a file. The file keeps its name, also without rows: so nobody writes
 /// it again. Returns whether it had any such rows. For a directory, the caller holds [`Location::lock`].
-pub async fn clean(
+pub(super) async fn clean(
     location: &Location,
     table: RecordTable,
     name: &str,

@@ -4,13 +4,13 @@ use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use std::sync::Arc;
 
 /// Decimal places of values, as many as a metric may keep.
-pub const VALUE_SCALE: u8 = 6;
+pub(super) const VALUE_SCALE: u8 = 6;
 /// Decimal digits of values.
-pub const VALUE_PRECISION: u8 = 38;
+pub(super) const VALUE_PRECISION: u8 = 38;
 
 /// A table of records. Definitions have a place of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum RecordTable {
+pub(super) enum RecordTable {
     /// One row for each response and each experiment that the user took part in.
     Exposures,
     /// One row for each event, whatever the number of experiments.
@@ -20,18 +20,18 @@ pub enum RecordTable {
 }
 
 /// The folder of definitions.
-pub const DEFINITIONS: &str = "definitions";
+pub(super) const DEFINITIONS: &str = "definitions";
 
 impl RecordTable {
     /// All of them. Identities are last: they tell which rows of the others are one user's.
-    pub const ALL: [RecordTable; 3] = [
+    pub(super) const ALL: [RecordTable; 3] = [
         RecordTable::Exposures,
         RecordTable::Events,
         RecordTable::Identities,
     ];
 
     /// Returns the name of the table and its folder.
-    pub fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             RecordTable::Exposures => "exposures",
             RecordTable::Events => "events",
@@ -40,7 +40,7 @@ impl RecordTable {
     }
 
     /// Returns the columns.
-    pub fn schema(self) -> SchemaRef {
+    pub(super) fn schema(self) -> SchemaRef {
         let columns = match self {
             RecordTable::Exposures => vec![
                 needed("ts", timestamp()),
@@ -86,7 +86,7 @@ impl RecordTable {
     }
 
     /// Returns the column with the time of the record: users are forgotten up to a time.
-    pub fn recorded_at(self) -> &'static str {
+    pub(super) fn recorded_at(self) -> &'static str {
         match self {
             RecordTable::Events => "reported_ts",
             RecordTable::Exposures | RecordTable::Identities => "ts",
@@ -94,7 +94,7 @@ impl RecordTable {
     }
 
     /// Returns the columns with IDs of users.
-    pub fn ids(self) -> &'static [&'static str] {
+    pub(super) fn ids(self) -> &'static [&'static str] {
         match self {
             RecordTable::Exposures | RecordTable::Events => &["user_id"],
             RecordTable::Identities => &["user_id", "minted_id"],
@@ -104,7 +104,7 @@ impl RecordTable {
 
 /// Returns the columns of definitions: a row for each experiment and group (`kind` is `variation`), and for each
 /// experiment and metric (`metric`).
-pub fn definitions() -> SchemaRef {
+pub(super) fn definitions() -> SchemaRef {
     Arc::new(Schema::new(vec![
         needed("declaration", DataType::Utf8),
         needed("kind", DataType::Utf8),

@@ -21,7 +21,7 @@ use tokio_rustls::TlsConnector;
 
 /// A response of the admin API.
 #[derive(Debug)]
-pub struct Reply {
+pub(super) struct Reply {
     /// The address without its path.
     place: String,
     /// The status.
@@ -32,7 +32,7 @@ pub struct Reply {
 
 /// How a command and a server know each other.
 #[derive(Clone, Debug, Default)]
-pub struct Credentials {
+pub(super) struct Credentials {
     /// The token of the command, if there is one.
     pub token: Option<String>,
     /// Which servers at https:// are the right ones.
@@ -41,7 +41,7 @@ pub struct Credentials {
 
 /// Which servers at https:// are the right ones.
 #[derive(Clone, Debug, Default)]
-pub enum ServerTrust {
+pub(super) enum ServerTrust {
     /// Those that the roots of this machine verify.
     #[default]
     System,
@@ -52,22 +52,26 @@ pub enum ServerTrust {
 }
 
 /// Sends a GET request, and returns the body of a successful response.
-pub async fn fetch(url: &str, credentials: &Credentials) -> anyhow::Result<String> {
+pub(super) async fn fetch(url: &str, credentials: &Credentials) -> anyhow::Result<String> {
     get(url, credentials).await?.success()
 }
 
 /// Posts JSON, and returns the body of a successful response.
-pub async fn post(url: &str, credentials: &Credentials, json: String) -> anyhow::Result<String> {
+pub(super) async fn post(
+    url: &str,
+    credentials: &Credentials,
+    json: String,
+) -> anyhow::Result<String> {
     ask(Method::POST, url, credentials, json).await?.success()
 }
 
 /// Sends a GET request, and returns any response.
-pub async fn get(url: &str, credentials: &Credentials) -> anyhow::Result<Reply> {
+pub(super) async fn get(url: &str, credentials: &Credentials) -> anyhow::Result<Reply> {
     ask(Method::GET, url, credentials, String::new()).await
 }
 
 /// Sends any request, and returns any response.
-pub async fn respond_to(
+pub(super) async fn respond_to(
     url: &str,
     request: Request<Full<Bytes>>,
 ) -> anyhow::Result<Response<Incoming>> {
@@ -78,7 +82,7 @@ pub async fn respond_to(
 }
 
 /// Sends a GET request for `/`, and returns the status of the response, whatever it is.
-pub async fn try_address(url: &str) -> anyhow::Result<StatusCode> {
+pub(super) async fn try_address(url: &str) -> anyhow::Result<StatusCode> {
     let uri: Uri = url
         .parse()
         .with_context(|| format!("{url:?} is not an address"))?;
@@ -128,7 +132,7 @@ async fn ask(
 
 impl Reply {
     /// Returns the body, or the error that another status stands for.
-    pub fn success(self) -> anyhow::Result<String> {
+    pub(super) fn success(self) -> anyhow::Result<String> {
         let Reply {
             place,
             status,

@@ -14,7 +14,7 @@ const USUAL: &str = "http://127.0.0.1:9900";
 
 /// The arguments that name a running watershed.
 #[derive(Debug, clap::Args)]
-pub struct AdminServer {
+pub(super) struct AdminServer {
     /// The admin address of a running watershed [default: admin.listen of the routes file, or else
     /// http://127.0.0.1:9900]
     #[arg(long, visible_alias = "admin", value_name = "URL")]
@@ -37,7 +37,7 @@ pub struct AdminServer {
 
 /// A server to ask.
 #[derive(Debug)]
-pub struct ServerAddress {
+pub(super) struct ServerAddress {
     /// The address, without a slash at its end.
     pub url: String,
     /// How the command and the server know each other.
@@ -46,20 +46,20 @@ pub struct ServerAddress {
 
 impl AdminServer {
     /// Reads the plan of the routes file, if there is one.
-    pub fn plan(&self) -> Result<Option<Plan>, InvalidConfig> {
+    pub(super) fn plan(&self) -> Result<Option<Plan>, InvalidConfig> {
         let path = self.file.find();
         path.map(|path| config::load(&path)).transpose()
     }
 
     /// Returns the argument that names the routes file.
     #[cfg(feature = "mcp")]
-    pub fn file(&self) -> &ConfigFile {
+    pub(super) fn file(&self) -> &ConfigFile {
         &self.file
     }
 
     /// Finds the server. The file is read unless `--url` is given without `-c`: the token of a file is for
     /// its own server.
-    pub fn find(&self) -> anyhow::Result<ServerAddress> {
+    pub(super) fn find(&self) -> anyhow::Result<ServerAddress> {
         let is_asked = self.url.is_none() || self.file.is_given();
         let access = match self.file.find().filter(|_| is_asked) {
             Some(path) => Some(config::admin_access(&path)?),
@@ -83,7 +83,7 @@ impl AdminServer {
 }
 
 /// Returns whom a command trusts that was given these certificates, or else asks the server of this file.
-pub fn server_trust(ca: Option<&PathBuf>, file: Option<&AdminAccess>) -> ServerTrust {
+pub(super) fn server_trust(ca: Option<&PathBuf>, file: Option<&AdminAccess>) -> ServerTrust {
     let own = file.and_then(|access| access.certificate.clone());
     match (ca, own) {
         (Some(ca), _) => ServerTrust::Authorities(ca.clone()),
@@ -94,7 +94,7 @@ pub fn server_trust(ca: Option<&PathBuf>, file: Option<&AdminAccess>) -> ServerT
 }
 
 /// Returns the URL of the listener that answers health checks without a token, as this machine reaches it.
-pub fn health_url(access: &AdminAccess) -> Result<String, ErrorWithHint> {
+pub(super) fn health_url(access: &AdminAccess) -> Result<String, ErrorWithHint> {
     match access.health {
         // It has no TLS.
         Some(health) => Ok(format!("http://{}", reachable(health)?)),

@@ -12,14 +12,14 @@ use serde_json::json;
 
 /// What is done with the archive.
 #[derive(Debug, clap::Subcommand)]
-pub enum ArchiveCommand {
+pub(super) enum ArchiveCommand {
     /// Print tables and views of the archive, with which a database counts as watershed does
     Sql(SqlArguments),
 }
 
 /// The arguments of `archive sql`.
 #[derive(Debug, clap::Args)]
-pub struct SqlArguments {
+pub(super) struct SqlArguments {
     /// The database
     #[arg(long = "for", value_name = "DATABASE", value_enum)]
     dialect: Dialect,
@@ -29,7 +29,7 @@ pub struct SqlArguments {
 
 /// Which archive a command reads.
 #[derive(Clone, Debug, clap::Args)]
-pub struct ArchiveSource {
+pub(super) struct ArchiveSource {
     /// Where the archive is: a directory, s3://…, gs://… or az://… [default: `archive.to` of the routes file]
     #[arg(long, value_name = "PLACE")]
     from: Option<String>,
@@ -39,7 +39,7 @@ pub struct ArchiveSource {
 
 impl ArchiveSource {
     /// Returns where the archive is.
-    pub fn target(&self) -> anyhow::Result<ArchiveTarget> {
+    pub(super) fn target(&self) -> anyhow::Result<ArchiveTarget> {
         if let Some(place) = &self.from {
             return config::archive_target(place).map_err(|why| {
                 ErrorWithHint::new(
@@ -60,13 +60,13 @@ impl ArchiveSource {
     }
 
     /// Returns the routes file.
-    pub fn file(&self) -> &ConfigFile {
+    pub(super) fn file(&self) -> &ConfigFile {
         &self.file
     }
 }
 
 /// Runs a command on the archive.
-pub fn run(command: &ArchiveCommand, output: Output) -> anyhow::Result<()> {
+pub(super) fn run(command: &ArchiveCommand, output: Output) -> anyhow::Result<()> {
     let ArchiveCommand::Sql(arguments) = command;
     let sql = arguments.dialect.sql(&arguments.from.target()?)?;
     Ok(output.print(|| sql.clone(), || json!({ "sql": sql }))?)

@@ -18,7 +18,7 @@ use std::path::Path;
 
 /// The arguments of `check`.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     #[command(flatten)]
     file: ConfigFile,
     /// New users per day who match, to show how many days an answer takes
@@ -37,7 +37,7 @@ struct CheckedFile<'a> {
 }
 
 /// Describes a valid file, or fails with all its errors.
-pub fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
+pub(super) fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
     let path = &arguments.file.path()?;
     let plan = crate::config::load(path)?;
     let (decided, effects) = known_users::decisions(&plan)
@@ -65,7 +65,11 @@ pub fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
 /// Describes a valid plan as if it were that of the file at `path`, with its warnings; or fails with what decisions
 /// make of it.
 #[cfg(feature = "mcp")]
-pub fn described(plan: &Plan, path: &Path, known: &KnownDecisions) -> anyhow::Result<String> {
+pub(super) fn described(
+    plan: &Plan,
+    path: &Path,
+    known: &KnownDecisions,
+) -> anyhow::Result<String> {
     let (decided, effects) = known.preview(plan, now_ms());
     if let Some(invalid) = decided.problems(Some(path)) {
         return Err(invalid.into());

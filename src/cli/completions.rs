@@ -8,13 +8,17 @@ use std::io::{self, Write};
 
 /// The arguments of `completions`.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// The shell
     shell: Shell,
 }
 
 /// Prints the completion script of a shell.
-pub fn run(arguments: &Arguments, mut command: Command, output: Output) -> anyhow::Result<()> {
+pub(super) fn run(
+    arguments: &Arguments,
+    mut command: Command,
+    output: Output,
+) -> anyhow::Result<()> {
     let name = command.get_name().to_owned();
     let mut script = Vec::new();
     clap_complete::generate(arguments.shell, &mut command, name, &mut script);
@@ -22,7 +26,7 @@ pub fn run(arguments: &Arguments, mut command: Command, output: Output) -> anyho
 }
 
 /// Prints one manual page for the program and all its commands.
-pub fn man(mut command: Command, output: Output) -> anyhow::Result<()> {
+pub(super) fn man(mut command: Command, output: Output) -> anyhow::Result<()> {
     command.build();
     let mut page = Vec::new();
     clap_mangen::Man::new(command.clone()).render(&mut page)?;

@@ -5,7 +5,7 @@ use crate::config::{self, Diagnostic, InvalidConfig};
 use std::path::{Path, PathBuf};
 
 /// The file in the current directory.
-pub const HERE: &str = "config/routes.yaml";
+pub(super) const HERE: &str = "config/routes.yaml";
 /// The file of an installed service.
 const INSTALLED: &str = "/etc/watershed/routes.yaml";
 /// The environment variable that names the file.
@@ -13,7 +13,7 @@ const VARIABLE: &str = "WATERSHED_CONFIG";
 
 /// The argument that names the routes file.
 #[derive(Clone, Debug, Default, clap::Args)]
-pub struct ConfigFile {
+pub(super) struct ConfigFile {
     /// The routes file [default: that of WATERSHED_CONFIG, config/routes.yaml, or
     /// /etc/watershed/routes.yaml]
     #[arg(short, long, value_name = "FILE")]
@@ -22,12 +22,12 @@ pub struct ConfigFile {
 
 impl ConfigFile {
     /// Whether the command line names it.
-    pub fn is_given(&self) -> bool {
+    pub(super) fn is_given(&self) -> bool {
         self.config.is_some()
     }
 
     /// Returns the first of: the argument, `WATERSHED_CONFIG`, and the usual places where a file is.
-    pub fn find(&self) -> Option<PathBuf> {
+    pub(super) fn find(&self) -> Option<PathBuf> {
         let usual = || {
             let mut usual = [HERE, INSTALLED].iter().map(Path::new);
             usual.find(|path| path.exists()).map(Path::to_owned)
@@ -36,12 +36,12 @@ impl ConfigFile {
     }
 
     /// Returns where a new file goes: the argument, `WATERSHED_CONFIG`, or the current directory.
-    pub fn for_writing(&self) -> PathBuf {
+    pub(super) fn for_writing(&self) -> PathBuf {
         self.named().unwrap_or_else(|| HERE.into())
     }
 
     /// Returns the file, or the error that there is none.
-    pub fn path(&self) -> Result<PathBuf, InvalidConfig> {
+    pub(super) fn path(&self) -> Result<PathBuf, InvalidConfig> {
         if self.config.is_none()
             && let Some(path) = self.named().filter(|path| !path.exists())
         {
@@ -60,7 +60,7 @@ impl ConfigFile {
     }
 
     /// Reads the plan of the file.
-    pub fn load(&self) -> Result<Plan, InvalidConfig> {
+    pub(super) fn load(&self) -> Result<Plan, InvalidConfig> {
         config::load(&self.path()?)
     }
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 /// An experiment, and the server to ask.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// The experiment
     experiment: String,
     #[command(flatten)]
@@ -16,7 +16,7 @@ pub struct Arguments {
 
 /// The arguments of `promote`.
 #[derive(Debug, clap::Args)]
-pub struct PromoteArguments {
+pub(super) struct PromoteArguments {
     /// The experiment
     experiment: String,
     /// The group whose version everybody gets [default: the winner]
@@ -35,12 +35,12 @@ struct At {
 }
 
 /// Makes a decision, and prints the new state.
-pub fn run(action: &str, arguments: &Arguments, output: Output) -> anyhow::Result<()> {
+pub(super) fn run(action: &str, arguments: &Arguments, output: Output) -> anyhow::Result<()> {
     decide(action, (&arguments.experiment, None), &arguments.at, output)
 }
 
 /// Promotes a group.
-pub fn promote(arguments: &PromoteArguments, output: Output) -> anyhow::Result<()> {
+pub(super) fn promote(arguments: &PromoteArguments, output: Output) -> anyhow::Result<()> {
     let group = arguments.group.as_deref();
     let what = (&*arguments.experiment, group);
     decide("promote", what, &arguments.at, output)
@@ -76,7 +76,7 @@ fn decide(
 }
 
 /// Returns who runs the command, as far as that is known.
-pub fn somebody() -> String {
+pub(super) fn somebody() -> String {
     let who = std::env::var("USER").ok();
     format!("{} (command line)", who.as_deref().unwrap_or("somebody"))
 }

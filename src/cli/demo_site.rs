@@ -13,7 +13,7 @@ const EVENT: HeaderName = HeaderName::from_static("watershed-event");
 
 /// One version of the site.
 #[derive(Clone, Copy, Debug)]
-pub struct Version {
+pub(super) struct Version {
     /// Its name.
     pub name: &'static str,
     colour: &'static str,
@@ -23,7 +23,7 @@ pub struct Version {
 }
 
 /// The current site.
-pub const CURRENT: Version = Version {
+pub(super) const CURRENT: Version = Version {
     name: "current",
     colour: "#33506b",
     slogan: "Coffee, roasted on Mondays.",
@@ -32,7 +32,7 @@ pub const CURRENT: Version = Version {
 };
 
 /// The redesigned site.
-pub const REDESIGN: Version = Version {
+pub(super) const REDESIGN: Version = Version {
     name: "redesign",
     colour: "#8a3b12",
     slogan: "Fresh coffee at your door by Wednesday.",
@@ -41,7 +41,7 @@ pub const REDESIGN: Version = Version {
 };
 
 /// Serves a version on a free port of this machine until its task is dropped. Returns the address.
-pub async fn serve(version: Version) -> std::io::Result<SocketAddr> {
+pub(super) async fn serve(version: Version) -> std::io::Result<SocketAddr> {
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
     let address = listener.local_addr()?;
     let site = Router::new()

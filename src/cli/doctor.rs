@@ -27,7 +27,7 @@ const FOUND: u8 = 3;
 #[command(
     after_help = "Exit 0: nothing found; 1: the site does not answer; 2: invalid arguments or file; 3: problems found\n\nEach version is visited with an override, which counts for nobody: the routes file needs overrides.secret.\nVisitors are new users, and count as such.\n\nExample:\n  watershed doctor https://shop.example/checkout"
 )]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// The public address of a page that the experiments match
     site: String,
     /// The number of new users who visit the page, for what caches may do
@@ -44,7 +44,7 @@ pub struct Arguments {
 }
 
 /// Visits the site, and prints what is wrong with it; fails where something is.
-pub fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
+pub(super) fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
     let site = html::PageAddress::of_site(&arguments.site).with_context(|| {
         format!(
             "{:?} is not the address of a page: write http:// or https://, a host, and a path",

@@ -5,7 +5,7 @@ use serde_json::Value;
 /// An error with an exit code of its own.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
-pub struct ExitWith {
+pub(super) struct ExitWith {
     /// The exit code.
     pub code: u8,
     /// The error, for people.

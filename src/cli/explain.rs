@@ -26,7 +26,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// The arguments of `explain`.
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("what").required(true).multiple(true).args(["user", "request"]))]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// The user ID, or the whole value of the minted cookie
     #[arg(short, long, value_name = "ID")]
     user: Option<String>,
@@ -49,7 +49,7 @@ pub struct Arguments {
 }
 
 /// Prints the group in every experiment, and the reason.
-pub fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
+pub(super) fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
     let plan = arguments.file.load()?;
     let user = arguments.user.as_deref().map(str::as_bytes);
     let user = user.map(|user| minted::id_of(&plan.identity.keys, user));

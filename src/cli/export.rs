@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The arguments of `export`.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// The experiment [default: the only one]
     experiment: Option<String>,
     /// The table
@@ -49,7 +49,7 @@ pub struct Arguments {
 }
 
 /// Writes the table. A file gets its name only once it is complete.
-pub fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
+pub(super) fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
     if let Err(missing) = arguments.format.check(Feature::is_built) {
         // The format is an argument.
         return Err(ExitWith {

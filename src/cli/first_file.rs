@@ -9,7 +9,7 @@ const NO_FILE: &str = "(command line)";
 
 /// Two versions of a site, and who gets the new one. All of it is as the user wrote it.
 #[derive(Clone, Copy, Debug)]
-pub struct TwoVersions<'a> {
+pub(super) struct TwoVersions<'a> {
     /// The address of the site as it is.
     pub control: &'a str,
     /// The address of the new version.
@@ -20,7 +20,7 @@ pub struct TwoVersions<'a> {
 
 impl TwoVersions<'_> {
     /// Returns `upstreams` and `experiments` of the file.
-    pub fn keys(&self) -> String {
+    pub(super) fn keys(&self) -> String {
         let percent = match self
             .percent
             .trim()
@@ -40,7 +40,7 @@ impl TwoVersions<'_> {
     }
 
     /// Returns the whole file, with comments. `goal` is the rule of what counts as success.
-    pub fn file(&self, goal: &str) -> String {
+    pub(super) fn file(&self, goal: &str) -> String {
         let experiment = "experiments:\n";
         let keys = self.keys();
         let (upstreams, experiments) = keys.split_at(keys.find(experiment).unwrap_or(keys.len()));
@@ -79,7 +79,10 @@ metrics:
 
 /// Reads the text of a file that arguments of a command describe. An error names the argument, as
 /// `arguments` has it for the path of a key: there is no line to show.
-pub fn plan_of_arguments(text: &str, arguments: &[(&str, &str)]) -> Result<Plan, InvalidConfig> {
+pub(super) fn plan_of_arguments(
+    text: &str,
+    arguments: &[(&str, &str)],
+) -> Result<Plan, InvalidConfig> {
     let environment = |name: &str| std::env::var(name).ok();
     let named = |problem: Diagnostic| {
         let below = |key: &str| {
@@ -104,7 +107,7 @@ pub fn plan_of_arguments(text: &str, arguments: &[(&str, &str)]) -> Result<Plan,
 }
 
 /// Completes an address that was written without its scheme, and removes the slash at its end.
-pub fn address(text: &str) -> String {
+pub(super) fn address(text: &str) -> String {
     let text = text.trim().trim_end_matches('/');
     match text.contains("://") {
         true => text.to_owned(),

@@ -18,7 +18,7 @@ use serde_json::json;
 
 /// The arguments of `forget`.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// The user ID, or the whole value of the minted cookie
     #[arg(short, long, value_name = "ID")]
     user: String,
@@ -28,7 +28,7 @@ pub struct Arguments {
 
 /// Deletes a user, under every ID that counts for it, from every experiment of the store. The counts of
 /// users and metrics lack the user afterwards; its requests stay counted.
-pub fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
+pub(super) fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
     let plan = arguments.file.load()?;
     let user = minted::id_of(&plan.identity.keys, arguments.user.as_bytes());
     let user = UserId::new(user).context("the ID is empty")?;

@@ -16,7 +16,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// The arguments of `healthcheck`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Exit 0: ready; 1: not ready, or no response; 2: the file is invalid")]
-pub struct Arguments {
+pub(super) struct Arguments {
     #[command(flatten)]
     file: ConfigFile,
     /// The address to ask [default: admin.health of the file, or else admin.listen]
@@ -34,7 +34,7 @@ pub struct Arguments {
 }
 
 /// Prints what `/admin/readyz` responds; fails unless the process is ready.
-pub fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
+pub(super) fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
     let (url, access) = match &arguments.url {
         Some(url) => (url.trim_end_matches('/').to_owned(), None),
         None => {

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 
 /// What `import` takes.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// Whose file it is
     #[arg(value_name = "VENDOR")]
     vendor: Vendor,
@@ -36,7 +36,7 @@ enum Vendor {
 }
 
 /// Prints the routes file, and on stderr what it leaves out.
-pub fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
+pub(super) fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
     let path = arguments.file.display();
     let text = std::fs::read_to_string(&arguments.file)
         .with_context(|| format!("{path} cannot be read"))?;

@@ -28,7 +28,7 @@ const GOAL: &str = "POST /checkout -> 2xx";
 #[command(
     after_help = "Examples:\n  watershed init\n  watershed init --control http://127.0.0.1:3001 --experiment http://127.0.0.1:3002"
 )]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// The address of the site as it is [default: asked for on a terminal]
     #[arg(long, value_name = "URL")]
     control: Option<String>,
@@ -52,7 +52,7 @@ pub struct Arguments {
 }
 
 /// Asks for two addresses, tries them, and writes the file.
-pub fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
+pub(super) fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
     let path = arguments.file.for_writing();
     // Before any question.
     if path.exists() && !arguments.force {

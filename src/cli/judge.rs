@@ -19,7 +19,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The arguments of `judge`.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// The totals, as CSV: a row for each group and metric
     #[arg(value_name = "TOTALS")]
     file: PathBuf,
@@ -40,7 +40,7 @@ fn time(text: &str) -> Result<u64, String> {
 }
 
 /// Prints the verdict on each experiment of the totals.
-pub fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
+pub(super) fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
     let plan = config::load(&arguments.config)?;
     let path = arguments.file.display();
     let text = std::fs::read(&arguments.file).with_context(|| format!("{path} cannot be read"))?;
@@ -84,7 +84,7 @@ fn judge(
 }
 
 /// The verdict and a table of each metric.
-pub fn shown(result: &ExperimentResult) -> String {
+pub(super) fn shown(result: &ExperimentResult) -> String {
     let verdict = &result.verdict;
     let mut text = format!("{}\n{}: {}\n", result.name, verdict.state, verdict.reason);
     for metric in &result.metrics {

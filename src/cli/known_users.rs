@@ -13,7 +13,7 @@ use tokio::runtime::Runtime;
 const WITHIN: Duration = Duration::from_secs(5);
 
 /// A store with users whose IDs can be assigned again.
-pub struct KnownUsers {
+pub(super) struct KnownUsers {
     runtime: Runtime,
     store: Arc<dyn Store>,
 }
@@ -21,7 +21,7 @@ pub struct KnownUsers {
 impl KnownUsers {
     /// Opens the store of a plan; `None` where it has none yet. An error says why its users are not looked
     /// at.
-    pub fn open(plan: &Plan) -> Result<Option<KnownUsers>, String> {
+    pub(super) fn open(plan: &Plan) -> Result<Option<KnownUsers>, String> {
         if matches!(plan.identity.keep, IdStorage::Hashed(_)) {
             return Err("it has hashed IDs, which cannot be assigned again".to_owned());
         }
@@ -30,7 +30,7 @@ impl KnownUsers {
     }
 
     /// Calls `each` for every user of an experiment who is counted.
-    pub fn of(
+    pub(super) fn of(
         &self,
         plan: &Plan,
         experiment: &str,
@@ -43,7 +43,7 @@ impl KnownUsers {
 
 /// Reads the decisions of the store of a plan; none where it has none yet. An error says why they are not
 /// known.
-pub fn decisions(plan: &Plan) -> Result<KnownDecisions, String> {
+pub(super) fn decisions(plan: &Plan) -> Result<KnownDecisions, String> {
     let Some((runtime, store)) = open(plan)? else {
         return Ok(KnownDecisions::default());
     };

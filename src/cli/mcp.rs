@@ -14,7 +14,7 @@ use super::admin_server::AdminServer;
 #[command(
     after_help = "Examples:\n  watershed mcp --admin http://127.0.0.1:9900\n  watershed mcp -c routes.yaml --allow-decisions\n\nAn assistant starts this command itself:\n  {\"mcpServers\": {\"watershed\": {\"command\": \"watershed\", \"args\": [\"mcp\", \"--admin\", \"http://127.0.0.1:9900\"]}}}"
 )]
-pub struct Arguments {
+pub(super) struct Arguments {
     #[command(flatten)]
     server: AdminServer,
     /// Let assistants decide, too: pause, resume, promote and roll back; the token needs `role: operate`
@@ -24,7 +24,7 @@ pub struct Arguments {
 
 /// Serves until standard input ends.
 #[cfg(feature = "mcp")]
-pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     use crate::server::ErrorWithHint;
     use rmcp::ServiceExt;
     use server::AssistantServer;
@@ -53,7 +53,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
 
 /// Fails: the program was built without the protocol.
 #[cfg(not(feature = "mcp"))]
-pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     use crate::features::{Feature, MissingFeature};
     use crate::server::ErrorWithHint;
 

@@ -82,7 +82,7 @@ fn document(error: &anyhow::Error) -> Value {
 }
 
 /// The document of an error of a routes file.
-pub fn problem(problem: &Diagnostic) -> Value {
+pub(super) fn problem(problem: &Diagnostic) -> Value {
     let (line, column) = problem.place.unzip();
     json!({
         "file": problem.file,
@@ -96,6 +96,6 @@ pub fn problem(problem: &Diagnostic) -> Value {
 }
 
 /// The documents of the warnings of a routes file.
-pub fn warnings(warnings: &[ConfigWarning]) -> Vec<Value> {
+pub(super) fn warnings(warnings: &[ConfigWarning]) -> Vec<Value> {
     warnings.iter().map(|warning| problem(&warning.0)).collect()
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The arguments of `override`.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// The experiment
     experiment: String,
     /// The group
@@ -22,7 +22,7 @@ pub struct Arguments {
 }
 
 /// Prints the token and, to a terminal, how to use it.
-pub fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
+pub(super) fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
     let plan = arguments.file.load()?;
     let Some(secret) = &plan.override_secret else {
         return Err(ErrorWithHint::new(

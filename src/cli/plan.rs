@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 /// The arguments of `plan`.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// The file that is served now
     old: PathBuf,
     /// The file that is to be served
@@ -30,7 +30,7 @@ pub struct Arguments {
 }
 
 /// Prints the changes for users, by experiment.
-pub fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
+pub(super) fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
     let (mut old, mut new) = (config::load(&arguments.old)?, config::load(&arguments.new)?);
     let ids: Vec<Vec<u8>> = match &arguments.ids {
         Some(file) => {
@@ -82,7 +82,7 @@ pub fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
 
 /// Describes the changes for simulated users, without asking a store.
 #[cfg(feature = "mcp")]
-pub fn described(old: &Plan, new: &Plan, users: u32) -> String {
+pub(super) fn described(old: &Plan, new: &Plan, users: u32) -> String {
     let ids = (0..users).map(|number| format!("user-{number}").into_bytes());
     let ids: Vec<Vec<u8>> = ids.collect();
     let names = changes::names(old, new).into_iter();

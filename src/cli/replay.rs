@@ -29,7 +29,7 @@ use tempfile::TempDir;
 
 /// The arguments of `replay`.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// The metric: the name of one in the routes file, or a new one, such as 'large: { event: revenue, value: amount,
     /// kind: mean, cap: 100, within: 7d }', whose event is one of the column `event` of the archive
     #[arg(long, value_name = "METRIC")]
@@ -45,7 +45,7 @@ pub struct Arguments {
 }
 
 /// Counts the metric from the archive, and prints the verdict on it.
-pub fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
+pub(super) fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
     if !Feature::Archive.is_built() {
         let missing = MissingFeature(Feature::Archive);
         return Err(ErrorWithHint::new(missing.to_string(), missing.hint()).into());

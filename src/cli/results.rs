@@ -16,7 +16,7 @@ const CLEAR: &str = "\x1b[H\x1b[2J\x1b[3J";
 #[command(
     after_help = "Examples:\n  watershed results\n  watershed results new-site --watch\n  watershed results --url https://admin.example:9900 --token \"$(cat token)\""
 )]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// The experiment [default: all]
     experiment: Option<String>,
     #[command(flatten)]
@@ -30,7 +30,7 @@ pub struct Arguments {
 }
 
 /// Prints the table.
-pub fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
+pub(super) fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

@@ -17,7 +17,7 @@ use std::path::PathBuf;
 #[command(
     after_help = "Examples:\n  watershed run -c routes.yaml\n  watershed run --control http://127.0.0.1:3001 --experiment http://127.0.0.1:3002 --percent 10"
 )]
-pub struct Arguments {
+pub(super) struct Arguments {
     #[command(flatten)]
     file: ConfigFile,
     /// Serve without a file: the address of the site as it is
@@ -65,7 +65,7 @@ pub struct Arguments {
 }
 
 /// Serves by the file, or by the arguments, until a signal stops the process.
-pub fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
+pub(super) fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The arguments of `simulate`.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     #[command(flatten)]
     file: ConfigFile,
     /// The number of runs of each experiment without an effect, and with one
@@ -51,7 +51,7 @@ fn share(text: &str) -> Result<f64, String> {
 }
 
 /// Runs the simulation, and prints its result.
-pub fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
+pub(super) fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
     let plan = arguments.file.load()?;
     let running = || plan.experiments.iter().filter(|own| own.winner.is_none());
     let playable: Vec<(&Experiment, u64)> = running()

@@ -11,7 +11,7 @@ use std::fmt::Write;
 /// The arguments of `token`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  watershed token dashboard --role read")]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// The name of its bearer, for the audit log
     #[arg(value_parser = name)]
     name: String,
@@ -21,7 +21,7 @@ pub struct Arguments {
 }
 
 /// Prints both. The file has only the hash, so a reader of the file cannot use the token.
-pub fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
+pub(super) fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
     let mut random = [0; 32];
     getrandom::fill(&mut random)?;
     let token = URL_SAFE_NO_PAD.encode(random);

@@ -19,7 +19,7 @@ const AT_ONCE: u64 = 32;
 type Http = Client<HttpConnector, Empty<Bytes>>;
 
 /// Sends this many visitors to the site. Calls `seen` for each one that has finished.
-pub async fn visit(
+pub(super) async fn visit(
     site: SocketAddr,
     visitors: u64,
     seen: impl Fn() + Send + Sync + 'static,

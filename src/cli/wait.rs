@@ -24,7 +24,7 @@ const HARM: u8 = 4;
 #[command(
     after_help = "Exit 0: reached; 1: it cannot be reached any more, or no response; 2: invalid arguments, or an unknown experiment; 3: timed out; 4: a version does harm (with --fail-on harm)\n\nExample:\n  watershed wait new-site --for winner --fail-on harm --timeout 7d"
 )]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// The experiment
     experiment: String,
     /// What to wait for: a group that has won, or any answer
@@ -64,7 +64,7 @@ struct Gate {
 }
 
 /// Waits, and prints why the wait is over.
-pub fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
+pub(super) fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

@@ -30,7 +30,7 @@ const CHALLENGES: &[(&str, AcmeChallenge)] = &[
 ];
 
 /// Reads how a certificate is obtained.
-pub fn read(node: &Node<'_>, watched: &mut Watched) -> Option<Acme> {
+pub(super) fn read(node: &Node<'_>, watched: &mut Watched) -> Option<Acme> {
     if !node.keys(&[
         ("directory", DIRECTORY),
         ("email", "whom the authority writes to"),

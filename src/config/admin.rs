@@ -24,7 +24,7 @@ const TOKEN: &str = "a long random text, such as `watershed token` prints";
 const HASH: &str = "sha256: and 64 hexadecimal digits, such as `watershed token` prints";
 
 /// Reads the admin API, which listens at another address than `public`.
-pub fn read(
+pub(super) fn read(
     root: &Node<'_>,
     public: SocketAddr,
     session_keys: KeyRing,

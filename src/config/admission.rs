@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// The keys of an experiment that are read here.
-pub const KEYS: &[(&str, &str)] = &[
+pub(super) const KEYS: &[(&str, &str)] = &[
     (
         "sticky",
         "whether a signed cookie keeps users in their groups: true or false",
@@ -59,7 +59,7 @@ const SHARE: &str = "a percentage above 0% and below 100%, with its sign, such a
 
 /// Reads the keys of one experiment, whose salt and groups are known. `units` are those of the experiments
 /// before it.
-pub fn read(
+pub(super) fn read(
     node: &Node<'_>,
     experiment: &mut Experiment,
     primary: Option<&Metric>,
@@ -206,7 +206,7 @@ fn group_named(node: &Node<'_>, name: &str, groups: &[Group]) -> Option<GroupInd
 
 /// Reads what concerns several experiments: layers, requirements, the holdout. `nodes` are those of
 /// `experiments`, in their order.
-pub fn connect(root: &Node<'_>, nodes: &[&Node<'_>], experiments: &mut [Experiment]) {
+pub(super) fn connect(root: &Node<'_>, nodes: &[&Node<'_>], experiments: &mut [Experiment]) {
     layers(nodes, experiments);
     requirements(nodes, experiments);
     holdout(root, experiments);
@@ -378,7 +378,7 @@ fn steps(experiments: &[Experiment], which: ExperimentIndex) -> usize {
 
 /// Returns the users whom the holdout keeps out of all experiments, also of one that has left the file after its promotion;
 /// `None` if it lists experiments.
-pub fn whole_holdout(root: &Node<'_>) -> Option<Portion> {
+pub(super) fn whole_holdout(root: &Node<'_>) -> Option<Portion> {
     let node = root.get("holdout")?;
     match node.get("experiments") {
         None => holdout_portion(&node),

@@ -6,7 +6,7 @@ use crate::experiment::bucketing::{Algorithm, Bucketing};
 use crate::experiment::{EpochDigest, Group};
 
 /// The keys of an experiment that are read here.
-pub const KEYS: &[(&str, &str)] = &[
+pub(super) const KEYS: &[(&str, &str)] = &[
     (
         "algorithm",
         "whose SDKs assign users alike: watershed (the default), optimizely, unleash, growthbook_v1, growthbook_v2, split, launchdarkly, posthog, statsig, eppo or flagd",
@@ -18,7 +18,7 @@ pub const KEYS: &[(&str, &str)] = &[
 ];
 
 /// How an experiment splits users.
-pub struct Division {
+pub(super) struct Division {
     /// What names the experiment's run.
     pub salt: Box<str>,
     /// Salt, traffic share and weights, prepared for hashing.
@@ -28,7 +28,7 @@ pub struct Division {
 }
 
 /// Reads how an experiment divides users.
-pub fn read(node: &Node<'_>, salt: &str, traffic: Share, groups: &[Group]) -> Division {
+pub(super) fn read(node: &Node<'_>, salt: &str, traffic: Share, groups: &[Group]) -> Division {
     let parts = || groups.iter().map(|group| (&*group.name, group.weight));
     let traffic_salt = node.get("traffic_salt");
     let Some(algorithm) = node.get("algorithm").and_then(|node| word(&node)) else {

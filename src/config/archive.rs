@@ -15,7 +15,7 @@ const BACKLOG_MIN: u64 = 1 << 20;
 
 /// Reads `archive`. At most half of the journal, whose quota is `quota_bytes`, may wait for it: the rest is for an
 /// unavailable store.
-pub fn read(root: &Node<'_>, quota_bytes: u64) -> Option<Archive> {
+pub(super) fn read(root: &Node<'_>, quota_bytes: u64) -> Option<Archive> {
     let node = root.get("archive")?;
     let is_map = node.keys(&[
         ("to", TO),
@@ -57,7 +57,7 @@ fn every(node: &Node<'_>) -> Duration {
 }
 
 /// Reads the most bytes of the journal that wait for somebody who is unavailable.
-pub fn backlog(node: &Node<'_>, quota_bytes: u64) -> u64 {
+pub(super) fn backlog(node: &Node<'_>, quota_bytes: u64) -> u64 {
     let bytes = node.get("backlog").and_then(|node| {
         let bytes = node.bytes()?;
         let most = quota_bytes / 2;

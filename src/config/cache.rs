@@ -16,7 +16,7 @@ const HEADER: (&str, &str) = (
 );
 
 /// Reads `cache`.
-pub fn read(root: &Node<'_>) -> CacheConfig {
+pub(super) fn read(root: &Node<'_>) -> CacheConfig {
     let mut cache = CacheConfig {
         rules: CacheRules {
             upstream: CacheRule::Vary,

@@ -145,7 +145,7 @@ const KEYS: &[(&str, &str)] = &[
 const FILES: &str = "more files with upstreams, experiments and metrics: a list of paths or patterns, relative to this file";
 
 /// Reads the plan. If the context has diagnostics afterwards, the returned plan is incomplete.
-pub fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
+pub(super) fn plan(root: &Node<'_>, cores: usize, digest: u64) -> Plan {
     root.keys(KEYS);
     files(root);
     let listen = listen(root);
@@ -230,7 +230,7 @@ fn files(root: &Node<'_>) {
 }
 
 /// Reads the public address.
-pub fn listen(root: &Node<'_>) -> SocketAddr {
+pub(super) fn listen(root: &Node<'_>) -> SocketAddr {
     let listen = root.get("listen").and_then(|node| node.listen_address());
     listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)))
 }
@@ -313,7 +313,7 @@ fn journal(root: &Node<'_>) -> Journal {
 }
 
 /// Returns the root of the file.
-pub fn root<'a>(reading: &'a ReadContext<'a>, value: &'a super::file::Value) -> Node<'a> {
+pub(super) fn root<'a>(reading: &'a ReadContext<'a>, value: &'a super::file::Value) -> Node<'a> {
     Node {
         reading,
         path: Vec::new(),

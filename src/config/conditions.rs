@@ -65,7 +65,7 @@ const DEPTH_MAX: usize = 8;
 const CONDITIONS_MAX: usize = 1_000;
 
 /// Reads conditions: a path, keys that must all hold, or a list of which at least one must hold.
-pub fn read(node: &Node<'_>) -> Matcher {
+pub(super) fn read(node: &Node<'_>) -> Matcher {
     let Some(condition) = conditions(node, 0) else {
         return Matcher::default();
     };
@@ -186,7 +186,7 @@ fn one_of(
 }
 
 /// Reads a path, a glob of paths, or `{ regex: … }`.
-pub fn path(node: &Node<'_>) -> Option<PathPattern> {
+pub(super) fn path(node: &Node<'_>) -> Option<PathPattern> {
     if node.is_map() {
         const REGEX: &str = "a regular expression, such as \"^/p/[0-9]+$\"";
         if !node.keys(&[("regex", REGEX)]) {
@@ -213,7 +213,7 @@ pub fn path(node: &Node<'_>) -> Option<PathPattern> {
 }
 
 /// The pattern of a text that is a part of this value.
-pub fn path_of(node: &Node<'_>, text: &str) -> Option<PathPattern> {
+pub(super) fn path_of(node: &Node<'_>, text: &str) -> Option<PathPattern> {
     let report = |fault| report_path(node, text, fault);
     PathPattern::new(text).map_err(report).ok()
 }
@@ -298,7 +298,7 @@ fn host(node: &Node<'_>) -> Option<HostPattern> {
 }
 
 /// The form of a host that clients send, where it has one.
-pub fn punycode(text: &str) -> Option<String> {
+pub(super) fn punycode(text: &str) -> Option<String> {
     let (star, host) = match text.strip_prefix("*.") {
         Some(host) => ("*.", host),
         None => ("", text),
@@ -309,12 +309,12 @@ pub fn punycode(text: &str) -> Option<String> {
 }
 
 /// Reads a method, such as `POST`.
-pub fn method(node: &Node<'_>) -> Option<Method> {
+pub(super) fn method(node: &Node<'_>) -> Option<Method> {
     node.read("a method in capitals, such as GET or POST", method_of)
 }
 
 /// Returns the method of this name.
-pub fn method_of(text: &str) -> Option<Method> {
+pub(super) fn method_of(text: &str) -> Option<Method> {
     let capitals = text
         .bytes()
         .all(|byte| byte.is_ascii_uppercase() || byte == b'-');
@@ -339,7 +339,7 @@ fn device(node: &Node<'_>) -> Option<DeviceClass> {
 }
 
 /// Reads the name of a header, and what its value must be.
-pub fn header((name, node): &(String, Node<'_>)) -> Option<(HeaderName, ValueTest)> {
+pub(super) fn header((name, node): &(String, Node<'_>)) -> Option<(HeaderName, ValueTest)> {
     let test = named_test(name, node);
     match name.parse::<HeaderName>() {
         Ok(header) if !name.contains('*') => Some((header, test?)),
@@ -354,7 +354,7 @@ pub fn header((name, node): &(String, Node<'_>)) -> Option<(HeaderName, ValueTes
 }
 
 /// Reads the name of a cookie, and what its value must be.
-pub fn cookie((name, node): &(String, Node<'_>)) -> Option<(Box<str>, ValueTest)> {
+pub(super) fn cookie((name, node): &(String, Node<'_>)) -> Option<(Box<str>, ValueTest)> {
     let test = named_test(name, node);
     let sound = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'+-.^_`|~".contains(&byte);
     if name.is_empty() || !name.bytes().all(sound) {

@@ -8,7 +8,7 @@ const DOMAIN: &str = "a domain of the site, such as example.com";
 const WITHOUT: &str = "leave `domain` out: the cookie then belongs to the host";
 
 /// Reads the Domain of a cookie (RFC 6265, 5.2.3). The dot that old browsers wanted in front is removed.
-pub fn read(node: &Node<'_>) -> Option<Box<str>> {
+pub(super) fn read(node: &Node<'_>) -> Option<Box<str>> {
     let text = node.text(DOMAIN)?;
     let domain = text.strip_prefix('.').unwrap_or(text);
     match fault(domain) {

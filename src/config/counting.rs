@@ -49,7 +49,11 @@ const PART: &str =
 const IDS_BYTES_MAX: u64 = 16 << 20;
 
 /// Reads `robots`, `exclude` and `preflight`.
-pub fn read(root: &Node<'_>, upstreams: &[&str], watched: &mut Vec<PathBuf>) -> CountingRules {
+pub(super) fn read(
+    root: &Node<'_>,
+    upstreams: &[&str],
+    watched: &mut Vec<PathBuf>,
+) -> CountingRules {
     let mut rules = CountingRules {
         robots: Some(Robots::default()),
         ..CountingRules::default()
@@ -137,7 +141,7 @@ fn exclusions(node: &Node<'_>, watched: &mut Vec<PathBuf>) -> Vec<Exclusion> {
 
 /// Reads user IDs: a list, or a file with one on each line. Empty lines, and those that begin with `#`, are
 /// none.
-pub fn ids(node: &Node<'_>, watched: &mut Vec<PathBuf>) -> Option<ListedIds> {
+pub(super) fn ids(node: &Node<'_>, watched: &mut Vec<PathBuf>) -> Option<ListedIds> {
     const IDS: &str = "user IDs, or file:PATH with one ID on each line";
     let sound = |id: &str| {
         let id = UserId::trim(id.as_bytes());

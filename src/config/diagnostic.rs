@@ -147,7 +147,7 @@ impl Diagnostic {
 }
 
 /// Returns the name in `known` that `found` is probably a misspelling of.
-pub fn near<'a>(found: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
+pub(super) fn near<'a>(found: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
     let distance = |known: &&str| strsim::damerau_levenshtein(found, known);
     let close = |known: &&str| distance(known) <= (found.len().max(known.len()) + 1) / 3;
     known

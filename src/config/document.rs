@@ -17,7 +17,7 @@ const FILES_MAX: usize = 1000;
 
 /// A file that was read, or that could not be read.
 #[derive(Clone, Debug)]
-pub struct SourceFile {
+pub(super) struct SourceFile {
     /// Its path, as the user named it.
     pub path: PathBuf,
     /// Its text.
@@ -26,7 +26,7 @@ pub struct SourceFile {
 
 /// The routes file with the files that it includes.
 #[derive(Debug)]
-pub struct RoutesDocument {
+pub(super) struct RoutesDocument {
     /// All values, as they are written.
     pub value: Value,
     /// The positions of all keys.
@@ -44,7 +44,7 @@ pub struct RoutesDocument {
 impl RoutesDocument {
     /// Parses the text of the routes file, and reads the files that it includes. The error is that of
     /// a routes file that is not YAML.
-    pub fn read(
+    pub(super) fn read(
         path: &Path,
         text: &str,
         environment: &Environment<'_>,

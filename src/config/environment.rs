@@ -4,11 +4,11 @@ use super::file::Value;
 use std::collections::HashSet;
 
 /// The environment: the value of a name, if it is set.
-pub type Environment<'a> = dyn Fn(&str) -> Option<String> + 'a;
+pub(super) type Environment<'a> = dyn Fn(&str) -> Option<String> + 'a;
 
 /// What [`substitute`] found.
 #[derive(Debug, Default)]
-pub struct Substituted {
+pub(super) struct Substituted {
     /// The paths of values that come from the environment, wholly or in part.
     pub paths: HashSet<Vec<String>>,
     /// The paths of values that cannot be had, each with what was found and what is allowed.
@@ -17,7 +17,7 @@ pub struct Substituted {
 
 /// Replaces the names of environment variables in all values by their contents. What comes out has the
 /// type that it would have if it were written there.
-pub fn substitute(value: &Value, environment: &Environment<'_>) -> (Value, Substituted) {
+pub(super) fn substitute(value: &Value, environment: &Environment<'_>) -> (Value, Substituted) {
     let mut found = Substituted::default();
     let value = below(value, &mut Vec::new(), environment, &mut found);
     (value, found)
@@ -61,7 +61,10 @@ fn below(
 
 /// Replaces `${NAME}` and `${NAME:-default}`; `$${` is `${`. An error has what was found and what is
 /// allowed.
-pub fn expand(text: &str, environment: &Environment<'_>) -> Result<String, (String, String)> {
+pub(super) fn expand(
+    text: &str,
+    environment: &Environment<'_>,
+) -> Result<String, (String, String)> {
     let mut rest = text;
     let mut whole = String::new();
     while let Some((before, after)) = rest.split_once("${") {

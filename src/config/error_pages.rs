@@ -11,7 +11,7 @@ const STATUSES: [u16; 5] = [413, 429, 502, 503, 504];
 const STATUS: &str = "413, 429, 502, 503 or 504: the errors that watershed answers itself";
 
 /// Reads the pages.
-pub fn read(root: &Node<'_>, watched: &mut Vec<PathBuf>) -> ErrorPages {
+pub(super) fn read(root: &Node<'_>, watched: &mut Vec<PathBuf>) -> ErrorPages {
     let mut pages = ErrorPages::new();
     let named = root.get("error_pages").map(|node| node.named("status"));
     for (name, node) in named.iter().flatten() {

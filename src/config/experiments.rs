@@ -28,7 +28,7 @@ use http::Method;
 use std::path::PathBuf;
 
 /// The names that experiments refer to.
-pub struct Known<'a> {
+pub(super) struct Known<'a> {
     /// Names of upstreams, in file order.
     pub upstreams: &'a [&'a str],
     /// All metrics, in file order.
@@ -88,7 +88,7 @@ const LABEL: &str = "what people read in place of the group's name: at most 80 l
 const LABEL_MAX: usize = 80;
 
 /// Reads all experiments of the file, and what they divide besides users.
-pub fn read(
+pub(super) fn read(
     root: &Node<'_>,
     known: &Known<'_>,
     watched: &mut Vec<PathBuf>,

@@ -55,12 +55,12 @@ impl Value {
 const BYTES_MAX: u64 = 1 << 20;
 
 /// Reads the text of a routes file, which may be a pipe: `-c <(…)`.
-pub fn read(path: &Path) -> Result<String, Box<Diagnostic>> {
+pub(super) fn read(path: &Path) -> Result<String, Box<Diagnostic>> {
     read_opened(path, std::fs::File::open(path))
 }
 
 /// Reads the text of a file that a routes file names. It is read again and again, so it must be a regular file.
-pub fn read_regular(path: &Path) -> Result<String, Box<Diagnostic>> {
+pub(super) fn read_regular(path: &Path) -> Result<String, Box<Diagnostic>> {
     read_opened(path, regular_file::open(path))
 }
 
@@ -105,7 +105,11 @@ fn read_opened(path: &Path, file: std::io::Result<File>) -> Result<String, Box<D
 }
 
 /// Parses the text of the file with this index. The error names the position where it is not YAML.
-pub fn parse(path: &Path, text: &str, index: usize) -> Result<(Value, SourceMap), Box<Diagnostic>> {
+pub(super) fn parse(
+    path: &Path,
+    text: &str,
+    index: usize,
+) -> Result<(Value, SourceMap), Box<Diagnostic>> {
     let source_map = SourceMap::of(text, index);
     let has_content = |line: &str| !line.is_empty() && !line.starts_with('#');
     if let Some(tab) = tab(path, text, &source_map, has_content) {

@@ -5,10 +5,10 @@ use crate::experiment::Group;
 use serde_json::Value;
 
 /// What it holds.
-pub const HOLDS: &str = "what flag SDKs get (OFREP): true or false, a text, a number, or keys; the group's name unless given";
+pub(super) const HOLDS: &str = "what flag SDKs get (OFREP): true or false, a text, a number, or keys; the group's name unless given";
 
 /// Reads the value of a group.
-pub fn read(node: &Node<'_>) -> Option<Value> {
+pub(super) fn read(node: &Node<'_>) -> Option<Value> {
     let value = node.json()?;
     if kind(&value).is_none() {
         node.problem("a list", "true or false, a text, a number, or keys");
@@ -18,7 +18,7 @@ pub fn read(node: &Node<'_>) -> Option<Value> {
 }
 
 /// Reports groups whose values have different types: an SDK reads a flag with one type. `node` are the groups.
-pub fn check(node: &Node<'_>, groups: &[Group]) {
+pub(super) fn check(node: &Node<'_>, groups: &[Group]) {
     let kinds = groups.iter().map(|group| match &group.value {
         Some(value) => kind(value).unwrap_or_default(),
         // Its name.

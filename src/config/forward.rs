@@ -155,7 +155,7 @@ impl Vendor {
 
 /// Reads `forward`. `listen` is the public address, which cannot be a destination; a part of the journal's quota
 /// may wait for a destination.
-pub fn read(
+pub(super) fn read(
     root: &Node<'_>,
     (listen, journal, metrics): (SocketAddr, &Journal, &[Metric]),
     watched: &mut Watched,

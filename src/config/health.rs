@@ -12,7 +12,7 @@ const PENDING: u32 = 1024;
 const PATH: &str = "a path, such as /healthz";
 
 /// Reads how the endpoint for a request is chosen.
-pub fn balance(upstream: &Node<'_>) -> Balance {
+pub(super) fn balance(upstream: &Node<'_>) -> Balance {
     let words = [
         ("least_loaded", Balance::LeastLoaded),
         ("round_robin", Balance::RoundRobin),
@@ -23,7 +23,7 @@ pub fn balance(upstream: &Node<'_>) -> Balance {
 }
 
 /// Reads `health:`, a path or keys.
-pub fn read(node: &Node<'_>) -> Option<Health> {
+pub(super) fn read(node: &Node<'_>) -> Option<Health> {
     let mut health = Health {
         path: PathAndQuery::from_static("/"),
         host: None,
@@ -90,7 +90,7 @@ pub fn read(node: &Node<'_>) -> Option<Health> {
 }
 
 /// Reads `eject`.
-pub fn ejection(upstream: &Node<'_>) -> Option<Ejection> {
+pub(super) fn ejection(upstream: &Node<'_>) -> Option<Ejection> {
     let mut ejection = Ejection {
         errors: 5,
         share_max: 0.5,
@@ -118,7 +118,7 @@ pub fn ejection(upstream: &Node<'_>) -> Option<Ejection> {
 }
 
 /// Reads the `limits:` of each endpoint.
-pub fn bounds(upstream: &Node<'_>) -> EndpointBounds {
+pub(super) fn bounds(upstream: &Node<'_>) -> EndpointBounds {
     let mut bounds = EndpointBounds {
         connections: None,
         pending: PENDING,

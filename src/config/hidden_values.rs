@@ -6,7 +6,7 @@ use crate::experiment::secret_names::names_secret;
 
 impl Node<'_> {
     /// Does this for the value, or for all values in it.
-    pub fn each_below(&self, act: &dyn Fn(&Node<'_>)) {
+    pub(super) fn each_below(&self, act: &dyn Fn(&Node<'_>)) {
         match self.value {
             Value::Map(map) => {
                 let each = map.iter();
@@ -23,12 +23,12 @@ impl Node<'_> {
     }
 
     /// Hides the texts of this value wherever the file is shown.
-    pub fn hide(&self) {
+    pub(super) fn hide(&self) {
         self.each_below(&|node| node.reading.secrets.borrow_mut().push(node.path.clone()));
     }
 
     /// Does so if the name of the header, cookie or query parameter whose value this is says that it is a secret.
-    pub fn hide_if_named(&self, name: &str) {
+    pub(super) fn hide_if_named(&self, name: &str) {
         if names_secret(name) {
             self.hide();
         }

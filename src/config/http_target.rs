@@ -9,13 +9,13 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use http::{HeaderValue, Uri};
 
 /// Base64 with and without padding.
-pub const BASE64: GeneralPurpose = GeneralPurpose::new(
+pub(super) const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
 /// An address in the file.
-pub struct TargetKey<'a> {
+pub(super) struct TargetKey<'a> {
     /// Its key.
     pub key: &'a str,
     /// What it holds.
@@ -25,7 +25,7 @@ pub struct TargetKey<'a> {
 }
 
 /// Reads the address of a server, and the `tls` beside it. The address may hold a secret, and is not shown.
-pub fn read(
+pub(super) fn read(
     node: &Node<'_>,
     at: &TargetKey<'_>,
     watched: &mut Watched,
@@ -99,7 +99,7 @@ fn of_login(login: &str) -> Option<HeaderValue> {
 }
 
 /// Returns `Authorization` of a user, a colon and a password.
-pub fn basic(login: &[u8]) -> Option<HeaderValue> {
+pub(super) fn basic(login: &[u8]) -> Option<HeaderValue> {
     let mut value = HeaderValue::try_from(format!("Basic {}", BASE64.encode(login))).ok()?;
     value.set_sensitive(true);
     Some(value)

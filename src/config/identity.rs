@@ -7,7 +7,7 @@ use crate::experiment::identity::{HashKey, IdSource, IdStorage, Identity, Mint};
 use crate::experiment::key_ring::KeyRing;
 use std::time::Duration;
 
-pub const COOKIE: &str = "a cookie's name: letters, digits and !#$%&'*+-.^_`|~";
+pub(super) const COOKIE: &str = "a cookie's name: letters, digits and !#$%&'*+-.^_`|~";
 
 const KEY: &str =
     "a long random text, such as `openssl rand -hex 32` prints; or ${NAME}, or file:PATH";
@@ -42,7 +42,7 @@ const KEYS_OF_IDENTITY: &[(&str, &str)] = &[
 ];
 
 /// Reads `user` and `identity`. `stored_keys` sign minted IDs unless the file has keys.
-pub fn read(root: &Node<'_>, stored_keys: KeyRing) -> Identity {
+pub(super) fn read(root: &Node<'_>, stored_keys: KeyRing) -> Identity {
     let sources = root
         .get("user")
         .map(|node| node.items())
@@ -186,7 +186,7 @@ fn signing_keys(node: &Node<'_>) -> Option<KeyRing> {
 }
 
 /// Reads where an ID stands in requests.
-pub fn source(node: &Node<'_>) -> Option<IdSource> {
+pub(super) fn source(node: &Node<'_>) -> Option<IdSource> {
     const ALLOWED: &str =
         "one of { cookie: NAME }, { header: NAME }, { query: NAME }, { jwt: CLAIM }";
     if !node.keys(&[
@@ -280,7 +280,7 @@ fn check_prefix(node: &Node<'_>, mint: &mut Mint) {
 }
 
 /// Whether a cookie can have this name (RFC 6265, 4.1.1).
-pub fn is_cookie_name(text: &str) -> bool {
+pub(super) fn is_cookie_name(text: &str) -> bool {
     let sound = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     !text.is_empty() && text.bytes().all(sound)
 }

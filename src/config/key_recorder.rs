@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 /// How a value was read.
 #[derive(Clone, Debug, PartialEq)]
-pub enum ValueForm {
+pub(super) enum ValueForm {
     /// A map with these keys, each with a description of its value.
     Keys(Vec<(String, String)>),
     /// A map of names that the user chose.
@@ -35,18 +35,18 @@ pub enum ValueForm {
 }
 
 /// The path of a value, and how it was read.
-pub type RecordedForm = (Vec<String>, ValueForm);
+pub(super) type RecordedForm = (Vec<String>, ValueForm);
 
 /// Stands for a name that the user chose, in a path.
-pub const ANY: &str = "*";
+pub(super) const ANY: &str = "*";
 
 /// The beginning of the path of a definition, before its name.
-pub const DEFINITIONS: &str = "definitions";
+pub(super) const DEFINITIONS: &str = "definitions";
 
 /// Returns all records by path. Names that the user chose become [`ANY`]. Positions in lists are
 /// left out, because a list may also be written as its only item. What a definition describes is recorded
 /// there.
-pub fn by_path(all: &[RecordedForm]) -> BTreeMap<Vec<String>, Vec<ValueForm>> {
+pub(super) fn by_path(all: &[RecordedForm]) -> BTreeMap<Vec<String>, Vec<ValueForm>> {
     let mut known: BTreeMap<Vec<String>, Vec<ValueForm>> = BTreeMap::new();
     let mut all: Vec<&RecordedForm> = all.iter().collect();
     // Parents come before their children.

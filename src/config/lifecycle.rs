@@ -10,7 +10,7 @@ use crate::experiment::metric_definition::duration;
 use crate::experiment::{ActOn, Confirmer, Experiment, Group, GroupIndex, Horizon};
 
 /// The keys of an experiment that say what it is about and when it runs.
-pub const KEYS: &[(&str, &str)] = &[
+pub(super) const KEYS: &[(&str, &str)] = &[
     ("description", "what is tried, for people who read results"),
     ("owner", "who answers for the experiment"),
     ("hypothesis", "what is expected, and why"),
@@ -29,7 +29,7 @@ pub const KEYS: &[(&str, &str)] = &[
 const ABOUT_MAX: usize = 1000;
 
 /// Reads what people should know of an experiment.
-pub fn about(experiment: &Node<'_>) -> About {
+pub(super) fn about(experiment: &Node<'_>) -> About {
     let text = |key: &str| -> Option<Box<str>> {
         let allowed = format!("a text of at most {ABOUT_MAX} characters");
         experiment.get(key)?.read(&allowed, |text| {
@@ -61,7 +61,7 @@ pub fn about(experiment: &Node<'_>) -> About {
 }
 
 /// Reads `state`, `start` and `end`.
-pub fn schedule(experiment: &Node<'_>, min_duration_ms: u64) -> Schedule {
+pub(super) fn schedule(experiment: &Node<'_>, min_duration_ms: u64) -> Schedule {
     let time = |key: &str| {
         let node = experiment.get(key)?;
         let allowed = "a date and time with its offset, such as 2026-12-01T08:00:00Z or 2026-12-01T09:00:00+01:00";
@@ -101,7 +101,7 @@ pub fn schedule(experiment: &Node<'_>, min_duration_ms: u64) -> Schedule {
 }
 
 /// Reads `winner:`, the group whose version everybody gets.
-pub fn winner(experiment: &Node<'_>, groups: &[Group]) -> Option<GroupIndex> {
+pub(super) fn winner(experiment: &Node<'_>, groups: &[Group]) -> Option<GroupIndex> {
     let winner = experiment.get("winner")?;
     let text = winner.text("the name of a group")?;
     let place = groups.iter().position(|group| &*group.name == text);
@@ -112,7 +112,7 @@ pub fn winner(experiment: &Node<'_>, groups: &[Group]) -> Option<GroupIndex> {
 }
 
 /// Reads `retired:`, the experiments whose promotion ends.
-pub fn retired(root: &Node<'_>) -> Box<[Box<str>]> {
+pub(super) fn retired(root: &Node<'_>) -> Box<[Box<str>]> {
     let items = root.get("retired").map(|node| node.items());
     let experiments = root.get("experiments").map(|node| node.named("experiment"));
     let in_file = |name: &str| {
@@ -134,7 +134,7 @@ pub fn retired(root: &Node<'_>) -> Box<[Box<str>]> {
 }
 
 /// Reads `act_on:`, the verdicts that take effect by themselves.
-pub fn act_on(experiment: &Node<'_>) -> ActOn {
+pub(super) fn act_on(experiment: &Node<'_>) -> ActOn {
     let items = experiment.get("act_on").map(|node| node.items());
     let mut act_on = ActOn::default();
     for item in items.unwrap_or_default() {
@@ -148,7 +148,7 @@ pub fn act_on(experiment: &Node<'_>) -> ActOn {
 }
 
 /// Reads `confirm:`, who must agree before `act_on` promotes.
-pub fn confirm(experiment: &Node<'_>) -> Option<Confirmer> {
+pub(super) fn confirm(experiment: &Node<'_>) -> Option<Confirmer> {
     let node = experiment.get("confirm")?;
     node.word(&[
         ("person", Confirmer::Person),
@@ -157,7 +157,7 @@ pub fn confirm(experiment: &Node<'_>) -> Option<Confirmer> {
 }
 
 /// Reports confirmations that can never be needed or never come.
-pub fn confirmations(root: &Node<'_>, experiments: &[Experiment], webhooks: &[Webhook]) {
+pub(super) fn confirmations(root: &Node<'_>, experiments: &[Experiment], webhooks: &[Webhook]) {
     let named = root.get("experiments");
     for experiment in experiments {
         let node = named.as_ref().and_then(|it| it.get(&experiment.name));
@@ -187,7 +187,7 @@ const HORIZON: &str =
     "a time after the first user, such as 14d, or a number of users of 100 or more, such as 20000";
 
 /// Reads `horizon:`, the planned end.
-pub fn horizon(
+pub(super) fn horizon(
     experiment: &Node<'_>,
     min_duration_ms: u64,
     primary: Option<&Metric>,

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 /// Reads `timeouts`.
-pub fn timeouts(root: &Node<'_>) -> Timeouts {
+pub(super) fn timeouts(root: &Node<'_>) -> Timeouts {
     let node = root.get("timeouts");
     if let Some(node) = &node {
         node.keys(&[
@@ -100,7 +100,7 @@ const LIMITS: &[(&str, &str)] = &[
 ];
 
 /// Reads `limits`.
-pub fn limits(root: &Node<'_>) -> Limits {
+pub(super) fn limits(root: &Node<'_>) -> Limits {
     let mut limits = Limits {
         head_bytes: 64 << 10,
         headers: 200,
@@ -199,7 +199,7 @@ fn rate(node: &Node<'_>) -> Option<f64> {
 }
 
 /// Reads the trusted peers.
-pub fn trust(root: &Node<'_>) -> Box<[IpNet]> {
+pub(super) fn trust(root: &Node<'_>) -> Box<[IpNet]> {
     let items = root
         .get("trust")
         .map(|node| node.items())
@@ -208,7 +208,7 @@ pub fn trust(root: &Node<'_>) -> Box<[IpNet]> {
 }
 
 /// Reads a network, or an address.
-pub fn network(node: &Node<'_>) -> Option<IpNet> {
+pub(super) fn network(node: &Node<'_>) -> Option<IpNet> {
     const NETWORK: &str = "a network or an address, such as 10.0.0.0/8 or 127.0.0.1";
     node.read(NETWORK, |text| {
         let address = || text.parse::<IpAddr>().ok().map(IpNet::from);

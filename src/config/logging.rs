@@ -7,7 +7,7 @@ use crate::experiment::assign::Share;
 const TO: &str = "true, stdout, stderr, the path of a file, or { to, sample, user, query }";
 
 /// Reads `access_log`. Returns `None` when requests are not logged.
-pub fn access_log(root: &Node<'_>) -> Option<AccessLog> {
+pub(super) fn access_log(root: &Node<'_>) -> Option<AccessLog> {
     let node = root.get("access_log")?;
     let mut log = AccessLog {
         to: LogTo::Stdout,
@@ -48,10 +48,10 @@ pub fn access_log(root: &Node<'_>) -> Option<AccessLog> {
 }
 
 /// How a share of requests is written.
-pub const SHARE: &str = "a percentage from 0% to 100%, with its sign";
+pub(super) const SHARE: &str = "a percentage from 0% to 100%, with its sign";
 
 /// Reads a share of requests.
-pub fn share(node: &Node<'_>) -> Option<Share> {
+pub(super) fn share(node: &Node<'_>) -> Option<Share> {
     let share = node.percent(SHARE, |percent| (0.0..=100.0).contains(&percent))?;
     Share::new(share)
 }

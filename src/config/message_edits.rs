@@ -10,12 +10,12 @@ use http::Uri;
 use http::header::{HeaderName, HeaderValue};
 
 /// The key of changed header fields, and what it holds.
-pub const HEADERS: (&str, &str) = (
+pub(super) const HEADERS: (&str, &str) = (
     "headers",
     "{ request: { set, add, remove }, response: { set, add, remove } }",
 );
 /// The keys of changed paths, and what they hold.
-pub const PATHS: [(&str, &str); 3] = [
+pub(super) const PATHS: [(&str, &str); 3] = [
     STRIP_PREFIX,
     (
         "add_prefix",
@@ -27,19 +27,19 @@ pub const PATHS: [(&str, &str); 3] = [
     ),
 ];
 /// The key of a prefix that is removed, and what it holds.
-pub const STRIP_PREFIX: (&str, &str) = (
+pub(super) const STRIP_PREFIX: (&str, &str) = (
     "strip_prefix",
     "what is removed from the beginning of paths that have it, such as /shop",
 );
 /// The key of a redirect, and what it holds.
-pub const REDIRECT: (&str, &str) = (
+pub(super) const REDIRECT: (&str, &str) = (
     "redirect",
     "a path such as /new, or a URL, with * and ** for what those of `match` stand for; or { to, status }",
 );
 
 const PREFIX: &str = "whole segments of a path, such as /v2";
 /// What the status of a redirect may be.
-pub const STATUS: &str = "301, 302, 307 or 308";
+pub(super) const STATUS: &str = "301, 302, 307 or 308";
 const LOCATION: &str = "a path such as /new, or a URL such as https://www.example.com/**";
 
 /// Names that nobody may set, add or remove: they frame messages, belong to one connection, or are
@@ -69,14 +69,14 @@ const OF_THE_PROXY: &[&str] = &[
 const PREFIXES_OF_THE_PROXY: &[&str] = &["watershed-", "proxy-"];
 
 /// Reads the changes of a group or route whose requests meet these conditions.
-pub fn read(node: &Node<'_>, matcher: &Matcher) -> MessageEdits {
+pub(super) fn read(node: &Node<'_>, matcher: &Matcher) -> MessageEdits {
     let mut edits = headers(node);
     edits.path = path(node, matcher);
     edits
 }
 
 /// Reads `headers`.
-pub fn headers(owner: &Node<'_>) -> MessageEdits {
+pub(super) fn headers(owner: &Node<'_>) -> MessageEdits {
     let mut edits = MessageEdits::default();
     let Some(node) = owner.get("headers") else {
         return edits;
@@ -142,7 +142,7 @@ fn fields(node: &Node<'_>, is_sent_to_upstreams: bool) -> HeaderEdits {
 }
 
 /// Reads the value of a field of this name, which may come from the environment or a file.
-pub fn value(name: &str, node: &Node<'_>) -> Option<HeaderValue> {
+pub(super) fn value(name: &str, node: &Node<'_>) -> Option<HeaderValue> {
     const VALUE: &str = "a value without control characters, or ${NAME}, or file:PATH";
     node.hide_if_named(name);
     let text = node.text(VALUE)?;
@@ -163,7 +163,7 @@ pub fn value(name: &str, node: &Node<'_>) -> Option<HeaderValue> {
 }
 
 /// Reads the name of a field that may be changed.
-pub fn header_name(node: &Node<'_>, text: &str) -> Option<HeaderName> {
+pub(super) fn header_name(node: &Node<'_>, text: &str) -> Option<HeaderName> {
     let Ok(name) = text.parse::<HeaderName>() else {
         let found = format!("{text:?} is not a header name");
         node.problem(found, "letters, digits and hyphens");
@@ -183,12 +183,12 @@ pub fn header_name(node: &Node<'_>, text: &str) -> Option<HeaderName> {
 }
 
 /// Reads a prefix of paths.
-pub fn prefix(node: &Node<'_>) -> PathPrefix {
+pub(super) fn prefix(node: &Node<'_>) -> PathPrefix {
     node.read(PREFIX, PathPrefix::new).unwrap_or_default()
 }
 
 /// Reads the prefixes that are removed and added.
-pub fn prefixes(node: &Node<'_>, strip: &str, add: &str) -> Option<PathRewrite> {
+pub(super) fn prefixes(node: &Node<'_>, strip: &str, add: &str) -> Option<PathRewrite> {
     let of = |key: &str| node.get(key).map(|node| prefix(&node)).unwrap_or_default();
     let (strip, add) = (of(strip), of(add));
     let is_any = !strip.is_empty() || !add.is_empty();
@@ -256,7 +256,7 @@ fn only_path(condition: &Condition) -> Option<&PathPattern> {
 }
 
 /// Reads `redirect`.
-pub fn redirect(owner: &Node<'_>, matcher: &Matcher) -> Option<Redirect> {
+pub(super) fn redirect(owner: &Node<'_>, matcher: &Matcher) -> Option<Redirect> {
     let node = owner.get("redirect")?;
     if !node.is_map() {
         return location(&node, matcher).map(|location| Redirect {
@@ -279,7 +279,7 @@ pub fn redirect(owner: &Node<'_>, matcher: &Matcher) -> Option<Redirect> {
 }
 
 /// Returns the status of a redirect.
-pub fn redirect_status(text: &str) -> Option<u16> {
+pub(super) fn redirect_status(text: &str) -> Option<u16> {
     let status = text.parse().ok()?;
     matches!(status, 301 | 302 | 307 | 308).then_some(status)
 }

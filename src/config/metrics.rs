@@ -18,11 +18,11 @@ use std::time::Duration;
 const RULE: &str = "a rule, such as `POST /checkout -> 2xx`, or keys: on or event, kind, value";
 const PATH: &str = "a path that begins with /, such as /checkout or /shop/**";
 /// How a status is written.
-pub const STATUS: &str = "a status, such as 200, 2xx or 200-204";
+pub(super) const STATUS: &str = "a status, such as 200, 2xx or 200-204";
 const EVENT: &str = "the name of an event that is reported: 1 to 256 bytes without control characters, such as purchase, $pageview or \"Order Completed\"";
 
 /// Reads all metrics of the file.
-pub fn read(node: Option<Node<'_>>) -> Vec<Metric> {
+pub(super) fn read(node: Option<Node<'_>>) -> Vec<Metric> {
     let named = node.map(|node| node.named("metric")).unwrap_or_default();
     named
         .iter()
@@ -302,7 +302,7 @@ fn covariate(node: &Node<'_>, metric: &Metric) -> Option<u64> {
 
 /// Reads `covariate` of experiments: it applies to each of their metrics of kind mean that has none of its own.
 /// A metric has one definition, so the longest time of all experiments that share it applies.
-pub fn covariates_of_experiments(
+pub(super) fn covariates_of_experiments(
     root: &Node<'_>,
     experiments: &[Experiment],
     metrics: &mut [Metric],
@@ -502,7 +502,7 @@ fn long_rule(node: &Node<'_>) -> MetricRule {
 }
 
 /// Reads a status, a class or a range.
-pub fn status_of(text: &str) -> Option<StatusRange> {
+pub(super) fn status_of(text: &str) -> Option<StatusRange> {
     let sound = |status: u16| (100..=599).contains(&status);
     if let Some(class) = text.strip_suffix("xx") {
         let low = class

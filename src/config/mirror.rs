@@ -11,7 +11,7 @@ use http::Method;
 use std::collections::BTreeSet;
 
 /// The keys of an experiment that are read here.
-pub const KEYS: &[(&str, &str)] = &[
+pub(super) const KEYS: &[(&str, &str)] = &[
     (
         "expose",
         "which of these requests expose users, written as `match`, or `differs`: those whose mirrored copy was answered differently; all of them unless given",
@@ -30,7 +30,7 @@ const DIFFERS: &str = "differs";
 const SAFE: [Method; 3] = [Method::GET, Method::HEAD, Method::OPTIONS];
 
 /// Reads `expose`.
-pub fn expose(experiment: &Node<'_>, matcher: &Matcher) -> ExposeRule {
+pub(super) fn expose(experiment: &Node<'_>, matcher: &Matcher) -> ExposeRule {
     let Some(node) = experiment.get("expose") else {
         return ExposeRule::Every;
     };
@@ -48,7 +48,7 @@ pub fn expose(experiment: &Node<'_>, matcher: &Matcher) -> ExposeRule {
 }
 
 /// Reads `mirror` of an experiment with these groups.
-pub fn read(
+pub(super) fn read(
     experiment: &Node<'_>,
     upstreams: &[&str],
     (groups, expose): (&[Group], &ExposeRule),

@@ -3,7 +3,7 @@
 use super::reader::Node;
 
 /// Reports a name that keys, headers and tables cannot hold.
-pub fn check_name(node: &Node<'_>, name: &str) {
+pub(super) fn check_name(node: &Node<'_>, name: &str) {
     if !is_name(name) {
         node.problem(
             format!("{name:?} is not a valid name"),

@@ -9,7 +9,7 @@ use http::HeaderValue;
 use std::time::Duration;
 
 /// Reads `consent`.
-pub fn consent(root: &Node<'_>) -> Option<Consent> {
+pub(super) fn consent(root: &Node<'_>) -> Option<Consent> {
     const COOKIE: &str = "the name of the cookie that holds the consent";
     let node = root.get("consent")?;
     node.keys(&[
@@ -40,7 +40,7 @@ pub fn consent(root: &Node<'_>) -> Option<Consent> {
 const USERS_AT_AN_ADDRESS: u32 = 10;
 
 /// Reads `events`.
-pub fn beacon(root: &Node<'_>) -> Beacon {
+pub(super) fn beacon(root: &Node<'_>) -> Beacon {
     let mut beacon = Beacon {
         path: "/_watershed/events".into(),
         origins: Box::default(),
@@ -98,12 +98,12 @@ pub fn beacon(root: &Node<'_>) -> Beacon {
 }
 
 /// Reads `retention`.
-pub fn retention(root: &Node<'_>) -> Option<Duration> {
+pub(super) fn retention(root: &Node<'_>) -> Option<Duration> {
     root.get("retention").and_then(|node| node.duration())
 }
 
 /// Reads an origin of pages, such as `https://shop.example`.
-pub fn origin(text: &str) -> Option<HeaderValue> {
+pub(super) fn origin(text: &str) -> Option<HeaderValue> {
     let host = text
         .strip_prefix("https://")
         .or(text.strip_prefix("http://"))?;

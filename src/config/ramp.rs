@@ -5,7 +5,7 @@ use crate::experiment::assign::Share;
 use crate::experiment::lifecycle::{OnAlarm, Ramp, RampStep};
 
 /// The keys of an experiment that are read here.
-pub const KEYS: &[(&str, &str)] = &[
+pub(super) const KEYS: &[(&str, &str)] = &[
     (
         "ramp",
         "the steps in which more users are admitted: [1% for 1h, 10% for 1d, 50%]",
@@ -22,7 +22,7 @@ const STEPS_MAX: usize = 100;
 const STEP_MS_MIN: u64 = 1000;
 
 /// Reads `ramp` and `on_alarm`. Slots of a layer are added once all layers are known.
-pub fn read(experiment: &Node<'_>) -> Option<Ramp> {
+pub(super) fn read(experiment: &Node<'_>) -> Option<Ramp> {
     let on_alarm = experiment.get("on_alarm");
     let words = [("hold", OnAlarm::Hold), ("rollback", OnAlarm::Rollback)];
     let action = on_alarm.as_ref().and_then(|node| node.word(&words));

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What reading needs, and what it collects.
-pub struct ReadContext<'a> {
+pub(super) struct ReadContext<'a> {
     /// The routes file, then the files that it includes.
     pub files: &'a [SourceFile],
     /// The positions of their keys.
@@ -50,7 +50,7 @@ pub struct ReadContext<'a> {
 
 impl<'a> ReadContext<'a> {
     /// Makes the context of a document.
-    pub fn of(
+    pub(super) fn of(
         document: &'a RoutesDocument,
         environment: &'a Environment<'a>,
         known_ids: &'a IdLists,
@@ -75,7 +75,7 @@ impl<'a> ReadContext<'a> {
 
 /// A value and its path.
 #[derive(Clone)]
-pub struct Node<'a> {
+pub(super) struct Node<'a> {
     /// The context.
     pub reading: &'a ReadContext<'a>,
     /// The path of the value.
@@ -92,7 +92,7 @@ impl<'a> Node<'a> {
     }
 
     /// Reports an error of this value.
-    pub fn problem(&self, found: impl Into<String>, allowed: impl Into<String>) {
+    pub(super) fn problem(&self, found: impl Into<String>, allowed: impl Into<String>) {
         self.report(
             self.reading.source_map.find(&self.path).value,
             found.into(),
@@ -102,7 +102,7 @@ impl<'a> Node<'a> {
     }
 
     /// Reports that this value names something that is not defined.
-    pub fn unknown<'b>(
+    pub(super) fn unknown<'b>(
         &self,
         what: &str,
         name: &str,
@@ -123,7 +123,7 @@ impl<'a> Node<'a> {
     }
 
     /// Reports that a key is missing in this map.
-    pub fn missing(&self, key: &str, allowed: &str) {
+    pub(super) fn missing(&self, key: &str, allowed: &str) {
         self.report(
             self.reading.source_map.find(&self.path).key,
             format!("`{key}` is missing"),
@@ -134,7 +134,7 @@ impl<'a> Node<'a> {
 
     /// Reports a problem if the program was built without a feature that this value needs.
     /// `instead` is what can be written here without it.
-    pub fn needs(&self, feature: Feature, instead: &str) {
+    pub(super) fn needs(&self, feature: Feature, instead: &str) {
         if !(self.reading.is_built)(feature) {
             let missing = MissingFeature(feature);
             self.problem(
@@ -145,7 +145,7 @@ impl<'a> Node<'a> {
     }
 
     /// Reports that this value is valid, but probably not meant.
-    pub fn warn(&self, found: impl Into<String>, allowed: impl Into<String>) {
+    pub(super) fn warn(&self, found: impl Into<String>, allowed: impl Into<String>) {
         let place = self.reading.source_map.find(&self.path).value;
         let warning = self.diagnostic(place, found.into(), allowed.into(), None);
         self.reading.warnings.borrow_mut().push((place, warning));
@@ -175,7 +175,7 @@ impl<'a> Node<'a> {
     }
 
     /// Returns the value of a key, if it has one.
-    pub fn get(&self, key: &str) -> Option<Node<'a>> {
+    pub(super) fn get(&self, key: &str) -> Option<Node<'a>> {
         let Value::Map(map) = self.value else {
             return None;
         };
@@ -186,7 +186,7 @@ impl<'a> Node<'a> {
     }
 
     /// Returns the value of a key or an item.
-    pub fn below(&self, key: &str, value: &'a Value) -> Node<'a> {
+    pub(super) fn below(&self, key: &str, value: &'a Value) -> Node<'a> {
         let path = self.path.iter().cloned().chain([key.to_owned()]).collect();
         Node {
             reading: self.reading,
@@ -196,7 +196,7 @@ impl<'a> Node<'a> {
     }
 
     /// Reads a map that may have only these keys, each with a description of its value.
-    pub fn keys(&self, allowed: &[(&str, &str)]) -> bool {
+    pub(super) fn keys(&self, allowed: &[(&str, &str)]) -> bool {
         let Value::Map(map) = self.value else {
             let names: Vec<&str> = allowed.iter().map(|(name, _)| *name).collect();
             self.problem(
@@ -240,7 +240,7 @@ impl<'a> Node<'a> {
     }
 
     /// Reads a map of names that the user chose.
-    pub fn named(&self, what: &str) -> Vec<(String, Node<'a>)> {
+    pub(super) fn named(&self, what: &str) -> Vec<(String, Node<'a>)> {
         match self.value {
             Value::Map(map) => {
                 self.note(|| ValueForm::Named);
@@ -260,7 +260,7 @@ impl<'a> Node<'a> {
     }
 
     /// Reads a list. Any other value counts as a list of one item.
-    pub fn items(&self) -> Vec<Node<'a>> {
+    pub(super) fn items(&self) -> Vec<Node<'a>> {
         match self.value {
             Value::List(items) => {
                 self.note(|| ValueForm::List);
@@ -273,7 +273,7 @@ impl<'a> Node<'a> {
     }
 
     /// Reads a text. A number counts as a text.
-    pub fn text(&self, allowed: &str) -> Option<&'a str> {
+    pub(super) fn text(&self, allowed: &str) -> Option<&'a str> {
         self.note(|| ValueForm::Text);
         self.letters(allowed)
     }
@@ -300,7 +300,7 @@ impl<'a> Node<'a> {
     }
 
     /// Reads a text with `read`.
-    pub fn read<T>(&self, allowed: &str, read: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+    pub(super) fn read<T>(&self, allowed: &str, read: impl FnOnce(&str) -> Option<T>) -> Option<T> {
         self.note(|| ValueForm::Text);
         self.parse(allowed, read)
     }
@@ -315,7 +315,7 @@ impl<'a> Node<'a> {
     }
 
     /// Reads `true` or `false`.
-    pub fn boolean(&self) -> Option<bool> {
+    pub(super) fn boolean(&self) -> Option<bool> {
         self.note(|| ValueForm::Bool);
         if let Some(meant) = self.old_boolean() {
             return Some(meant);
@@ -330,7 +330,7 @@ impl<'a> Node<'a> {
     }
 
     /// Returns `true` or `false` if the value is one of them; other values are allowed.
-    pub fn flag(&self) -> Option<bool> {
+    pub(super) fn flag(&self) -> Option<bool> {
         let flag = match *self.value {
             Value::Bool(flag) => flag,
             _ => self.old_boolean()?,
@@ -340,7 +340,7 @@ impl<'a> Node<'a> {
     }
 
     /// Returns `true` or `false` where a word such as `yes` is a text.
-    pub fn true_or_false(&self) -> Option<bool> {
+    pub(super) fn true_or_false(&self) -> Option<bool> {
         let Value::Bool(flag) = *self.value else {
             return None;
         };
@@ -349,7 +349,7 @@ impl<'a> Node<'a> {
     }
 
     /// Reads the path of a file or folder. A word that was a boolean in YAML 1.1 is none.
-    pub fn path_text(&self, allowed: &str) -> Option<&'a str> {
+    pub(super) fn path_text(&self, allowed: &str) -> Option<&'a str> {
         match self.refuses_old_boolean(allowed) {
             true => None,
             false => self.text(allowed),
@@ -357,7 +357,7 @@ impl<'a> Node<'a> {
     }
 
     /// Reports a word that was a boolean in YAML 1.1 where a path is meant. Returns whether it is one.
-    pub fn refuses_old_boolean(&self, allowed: &str) -> bool {
+    pub(super) fn refuses_old_boolean(&self, allowed: &str) -> bool {
         let word = self.old_boolean_word();
         if let Some((text, _)) = word {
             // It is no secret, whatever else may stand here.
@@ -372,7 +372,7 @@ impl<'a> Node<'a> {
     }
 
     /// Warns of a word that was a boolean in YAML 1.1, where it is a valid text.
-    pub fn warn_of_old_boolean(&self) {
+    pub(super) fn warn_of_old_boolean(&self) {
         if let Some((text, meant)) = self.old_boolean_word() {
             self.warn(
                 format!("`{text}` is a text: only YAML 1.1 took it for a boolean"),
@@ -408,13 +408,13 @@ impl<'a> Node<'a> {
     }
 
     /// Whether the value is `none`; other values are allowed.
-    pub fn is_none(&self) -> bool {
+    pub(super) fn is_none(&self) -> bool {
         self.note(|| ValueForm::Words(vec!["none".to_owned()]));
         *self.value == Value::Text("none".to_owned())
     }
 
     /// Whether the value is this word; other values are allowed.
-    pub fn is_word(&self, word: &str) -> bool {
+    pub(super) fn is_word(&self, word: &str) -> bool {
         let is_word = *self.value == Value::Text(word.to_owned());
         if is_word {
             self.note(|| ValueForm::Words(vec![word.to_owned()]));
@@ -424,7 +424,7 @@ impl<'a> Node<'a> {
     }
 
     /// Reads a whole number within bounds.
-    pub fn whole(&self, low: u64, high: u64) -> Option<u64> {
+    pub(super) fn whole(&self, low: u64, high: u64) -> Option<u64> {
         self.note(|| ValueForm::Whole(low, high));
         let allowed = format!("a whole number from {low} to {high}");
         self.parse(&allowed, |text| {
@@ -435,7 +435,7 @@ impl<'a> Node<'a> {
     }
 
     /// Reads a number. A text does not count as a number.
-    pub fn number(&self, allowed: &str, sound: impl Fn(f64) -> bool) -> Option<f64> {
+    pub(super) fn number(&self, allowed: &str, sound: impl Fn(f64) -> bool) -> Option<f64> {
         self.note(|| ValueForm::Number);
         match self.value {
             Value::Number(value, _) if sound(*value) => Some(*value),
@@ -451,7 +451,7 @@ impl<'a> Node<'a> {
     }
 
     /// Reads a percentage with its sign: `10%` is 0.1.
-    pub fn percent(&self, allowed: &str, sound: impl Fn(f64) -> bool) -> Option<f64> {
+    pub(super) fn percent(&self, allowed: &str, sound: impl Fn(f64) -> bool) -> Option<f64> {
         self.note(|| ValueForm::Percent);
         self.parse(allowed, |text| {
             let number: f64 = text.strip_suffix('%')?.trim_end().parse().ok()?;
@@ -460,7 +460,7 @@ impl<'a> Node<'a> {
     }
 
     /// Reads a time, such as `500ms`, `10s` or `7d`.
-    pub fn duration(&self) -> Option<Duration> {
+    pub(super) fn duration(&self) -> Option<Duration> {
         self.note(|| ValueForm::Duration);
         self.parse(
             "a time with its unit, such as 500ms, 10s, 5m, 1h or 7d",
@@ -469,7 +469,7 @@ impl<'a> Node<'a> {
     }
 
     /// Reads an address to listen on: `0.0.0.0:8080`, `:8080` or `8080`.
-    pub fn listen_address(&self) -> Option<SocketAddr> {
+    pub(super) fn listen_address(&self) -> Option<SocketAddr> {
         self.read(
             "an address and a port, such as 0.0.0.0:8080, [::1]:8080 or 8080",
             |text| {
@@ -485,7 +485,7 @@ impl<'a> Node<'a> {
     }
 
     /// Reads a size, such as `64KiB`.
-    pub fn bytes(&self) -> Option<u64> {
+    pub(super) fn bytes(&self) -> Option<u64> {
         self.note(|| ValueForm::Bytes);
         self.parse("a size with its unit, such as 64KiB or 1GiB", |text| {
             text.parse::<bytesize::ByteSize>()
@@ -495,7 +495,7 @@ impl<'a> Node<'a> {
     }
 
     /// Reads any value, as JSON. What JSON does not have is a problem.
-    pub fn json(&self) -> Option<serde_json::Value> {
+    pub(super) fn json(&self) -> Option<serde_json::Value> {
         self.note(|| ValueForm::Anything);
         let json = self.value.to_json();
         if json.is_none() {
@@ -505,7 +505,7 @@ impl<'a> Node<'a> {
     }
 
     /// Reads one of these words.
-    pub fn word<T: Copy>(&self, words: &[(&str, T)]) -> Option<T> {
+    pub(super) fn word<T: Copy>(&self, words: &[(&str, T)]) -> Option<T> {
         let all: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
         self.note(|| ValueForm::Words(all.iter().map(|&word| word.to_owned()).collect()));
         let allowed = format!("one of: {}", all.join(", "));
@@ -523,7 +523,7 @@ impl<'a> Node<'a> {
 
     /// Reads a secret text. `file:PATH` is read from a file, whose path is relative to this one. A line
     /// end after it is removed.
-    pub fn secret(&self, allowed: &str) -> Option<Secret> {
+    pub(super) fn secret(&self, allowed: &str) -> Option<Secret> {
         self.reading.secrets.borrow_mut().push(self.path.clone());
         self.note(|| ValueForm::Text);
         let text = self.characters(allowed)?;
@@ -547,40 +547,40 @@ impl<'a> Node<'a> {
     }
 
     /// Resolves a path that is relative to the file that has this value.
-    pub fn file(&self, path: &str) -> PathBuf {
+    pub(super) fn file(&self, path: &str) -> PathBuf {
         let Position { file, .. } = self.reading.source_map.find(&self.path).key;
         let file = &self.reading.files[file].path;
         file.parent().unwrap_or(Path::new("")).join(path)
     }
 
     /// Whether the value is a map.
-    pub fn is_map(&self) -> bool {
+    pub(super) fn is_map(&self) -> bool {
         matches!(self.value, Value::Map(_))
     }
 
     /// Whether the value is a list.
-    pub fn is_list(&self) -> bool {
+    pub(super) fn is_list(&self) -> bool {
         matches!(self.value, Value::List(_))
     }
 
     /// Whether there is no value.
-    pub fn is_nothing(&self) -> bool {
+    pub(super) fn is_nothing(&self) -> bool {
         *self.value == Value::Nothing
     }
 
     /// Returns the key of the value; empty for the whole file.
-    pub fn key(&self) -> &str {
+    pub(super) fn key(&self) -> &str {
         self.path.last().map_or("", String::as_str)
     }
 
     /// Notes that watershed reads the cookie of this name.
-    pub fn reads_cookie(&self, name: &str) {
+    pub(super) fn reads_cookie(&self, name: &str) {
         self.reading.cookies_read.borrow_mut().push(name.into());
     }
 
     /// Notes that values like this one stand in several places. The JSON Schema describes them once.
     /// It must be called before the value is read.
-    pub fn defined(&self, name: &'static str) {
+    pub(super) fn defined(&self, name: &'static str) {
         self.note(|| ValueForm::Defined(name));
     }
 

@@ -6,19 +6,19 @@ use serde_json::{Map, Number, Value as Json};
 
 /// Hides the values at the paths `secrets`. A secret that is stored elsewhere (`${NAME}`,
 /// `file:PATH`) shows where.
-pub fn redacted(value: &Value, secrets: &[Vec<String>]) -> Json {
+pub(super) fn redacted(value: &Value, secrets: &[Vec<String>]) -> Json {
     below(value, secrets, &mut Vec::new())
 }
 
 /// Returns the same as JSON text, in the order of the file.
-pub fn text(value: &Value, secrets: &[Vec<String>]) -> String {
+pub(super) fn text(value: &Value, secrets: &[Vec<String>]) -> String {
     let mut text = String::new();
     write(value, secrets, &mut Vec::new(), &mut text);
     text
 }
 
 /// Returns a digest of the secrets together. Those of the environment and of other files are none of this file.
-pub fn digest(value: &Value, secrets: &[Vec<String>]) -> u16 {
+pub(super) fn digest(value: &Value, secrets: &[Vec<String>]) -> u16 {
     let mut paths: Vec<&[String]> = secrets.iter().map(Vec::as_slice).collect();
     paths.sort_unstable();
     paths.dedup();

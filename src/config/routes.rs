@@ -18,7 +18,7 @@ const STATUS_OF_RESPONSE: &str = "a status from 200 to 599, such as 404, except 
 const BODY_BYTES_MAX: usize = 1 << 20;
 
 /// Reads all routes. `names` are those of the upstreams, and one is the default.
-pub fn read(
+pub(super) fn read(
     root: &Node<'_>,
     (names, default, experiments): (&[&str], UpstreamIndex, &[Experiment]),
     watched: &mut Vec<PathBuf>,
@@ -171,7 +171,7 @@ fn respond(node: &Node<'_>, watched: &mut Vec<PathBuf>) -> FixedResponse {
 }
 
 /// Reads `headers`, and `body` or `file`, of a response of the file.
-pub fn content(node: &Node<'_>, response: &mut FixedResponse, watched: &mut Vec<PathBuf>) {
+pub(super) fn content(node: &Node<'_>, response: &mut FixedResponse, watched: &mut Vec<PathBuf>) {
     let named = node.get("headers").map(|node| node.named("header"));
     let mut fields: Vec<(HeaderName, HeaderValue)> = Vec::new();
     for (name, node) in named.iter().flatten() {
@@ -243,7 +243,7 @@ fn content_type_of(path: &Path) -> &'static str {
 }
 
 /// Reads `https`.
-pub fn https(root: &Node<'_>) -> HttpsRules {
+pub(super) fn https(root: &Node<'_>) -> HttpsRules {
     let mut rules = HttpsRules::default();
     let Some(node) = root.get("https") else {
         return rules;

@@ -4,7 +4,7 @@ use crate::experiment::secret_names::{HIDDEN, names_secret};
 use std::borrow::Cow;
 
 /// Returns a text without the credentials in its addresses: user and password, and parameters whose names say so.
-pub fn without_credentials(text: &str) -> Cow<'_, str> {
+pub(super) fn without_credentials(text: &str) -> Cow<'_, str> {
     if !text.contains("://") {
         return Cow::Borrowed(text);
     }
@@ -53,7 +53,7 @@ fn is_header(name: &str) -> bool {
 
 /// Returns the visible part of a secret: where it is stored, or an address without user and
 /// password.
-pub fn without_secret(text: &str) -> String {
+pub(super) fn without_secret(text: &str) -> String {
     let only_name = text
         .strip_prefix("${")
         .and_then(|rest| rest.strip_suffix('}'))

@@ -11,7 +11,7 @@ const FORMS: &str =
 const VALUES: &str = "1 to 12 values of letters, digits, `_`, `.` and `-`, such as [ free, pro ]";
 
 /// Reads `segments`.
-pub fn read(root: &Node<'_>) -> Box<[UserSegment]> {
+pub(super) fn read(root: &Node<'_>) -> Box<[UserSegment]> {
     let Some(node) = root.get("segments") else {
         return Box::default();
     };

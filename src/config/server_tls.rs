@@ -31,7 +31,7 @@ type Pairs = (Vec<Arc<CertifiedKey>>, Vec<TlsCertificate>);
 type Clients = (Arc<dyn ClientCertVerifier>, Box<[ClientCertificateHeader]>);
 
 /// Reads TLS to clients.
-pub fn read(root: &Node<'_>, watched: &mut Watched) -> Option<ServerTls> {
+pub(super) fn read(root: &Node<'_>, watched: &mut Watched) -> Option<ServerTls> {
     let node = root.get("tls")?;
     node.keys(&[
         ("listen", LISTEN),

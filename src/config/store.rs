@@ -26,7 +26,7 @@ const KEYS: &[(&str, &str)] = &[
 ];
 
 /// Reads `store`; without it, a file beside the configuration.
-pub fn store(root: &Node<'_>, watched: &mut Watched) -> StoreConfig {
+pub(super) fn store(root: &Node<'_>, watched: &mut Watched) -> StoreConfig {
     let embedded = |path: &str| StoreConfig::Embedded {
         path: root.file(path),
     };

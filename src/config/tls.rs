@@ -10,16 +10,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 /// What `cert` holds.
-pub const CERTIFICATE: &str = "a PEM file with the certificate and its chain";
+pub(super) const CERTIFICATE: &str = "a PEM file with the certificate and its chain";
 /// What `key` holds.
-pub const KEY: &str = "a PEM file with the certificate's private key";
+pub(super) const KEY: &str = "a PEM file with the certificate's private key";
 
 /// Files whose change is a change of the plan.
-pub type Watched = Vec<PathBuf>;
+pub(super) type Watched = Vec<PathBuf>;
 
 /// Reads TLS to a server: the certificates to trust, the name in its certificate, and the client
 /// certificate. `owner` is the server, which may have no `tls` keys.
-pub fn upstream(owner: &Node<'_>, watched: &mut Watched) -> Option<Arc<UpstreamTls>> {
+pub(super) fn upstream(owner: &Node<'_>, watched: &mut Watched) -> Option<Arc<UpstreamTls>> {
     let node = owner.get("tls");
     let node = node.as_ref();
     let mut name = None;
@@ -72,7 +72,7 @@ pub fn upstream(owner: &Node<'_>, watched: &mut Watched) -> Option<Arc<UpstreamT
 
 /// Reads the certificates to trust: those of the file at `ca`, or the system's roots. If there are
 /// none, the error is reported at `owner`, which may name them at this `key`.
-pub fn trust(
+pub(super) fn trust(
     owner: &Node<'_>,
     ca: Option<&Node<'_>>,
     key: &str,
@@ -88,7 +88,7 @@ pub fn trust(
 }
 
 /// Reads the certificate and key that `cert` and `key` name.
-pub fn certified(
+pub(super) fn certified(
     node: &Node<'_>,
     watched: &mut Watched,
 ) -> Option<(Arc<CertifiedKey>, TlsCertificate)> {
@@ -108,7 +108,11 @@ pub fn certified(
 }
 
 /// Reads the certificate and key in these files.
-pub fn pair(cert: &Node<'_>, key: &Node<'_>, watched: &mut Watched) -> Option<Arc<CertifiedKey>> {
+pub(super) fn pair(
+    cert: &Node<'_>,
+    key: &Node<'_>,
+    watched: &mut Watched,
+) -> Option<Arc<CertifiedKey>> {
     let chain = contents(cert, CERTIFICATE, watched);
     let private = contents(key, KEY, watched);
     match tls::identity(&chain?, &private?) {
@@ -125,7 +129,7 @@ pub fn pair(cert: &Node<'_>, key: &Node<'_>, watched: &mut Watched) -> Option<Ar
 }
 
 /// Reads the file that this value names.
-pub fn contents(node: &Node<'_>, allowed: &str, watched: &mut Watched) -> Option<Vec<u8>> {
+pub(super) fn contents(node: &Node<'_>, allowed: &str, watched: &mut Watched) -> Option<Vec<u8>> {
     let path = node.file(node.text(allowed)?);
     watched.push(path.clone());
     match regular_file::read(&path) {

@@ -28,7 +28,12 @@ const OURS: &[&str] = &[
 ];
 
 /// Reads request IDs and traces. With an access log, requests have an ID by default.
-pub fn read(root: &Node<'_>, logged: bool, listen: SocketAddr, watched: &mut Watched) -> Tracing {
+pub(super) fn read(
+    root: &Node<'_>,
+    logged: bool,
+    listen: SocketAddr,
+    watched: &mut Watched,
+) -> Tracing {
     let request_id = root.get("request_id").and_then(|node| node.boolean());
     let mut tracing = Tracing {
         request_id: request_id.unwrap_or(logged),
@@ -188,7 +193,7 @@ fn port(uri: &Uri) -> u16 {
 }
 
 /// Reads header fields of posts. Their values are secrets.
-pub fn headers(node: &Node<'_>) -> HeaderMap {
+pub(super) fn headers(node: &Node<'_>) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for (name, node) in node.named("header") {
         let known = name.parse::<HeaderName>().ok();

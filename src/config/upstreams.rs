@@ -55,7 +55,7 @@ const SOCKET_BYTES_MAX: usize = 107;
 const HOST: &str = "the host that it is asked for: client (the one that the client names), upstream (that of the endpoint), or a name such as preview.example.net";
 
 /// Reads all upstreams of the file.
-pub fn read(root: &Node<'_>, listen: SocketAddr, watched: &mut Watched) -> Vec<Upstream> {
+pub(super) fn read(root: &Node<'_>, listen: SocketAddr, watched: &mut Watched) -> Vec<Upstream> {
     let Some(node) = root.get("upstreams") else {
         root.missing(
             "upstreams",
@@ -315,7 +315,7 @@ fn address(node: &Node<'_>, listen: SocketAddr) -> Option<Address> {
 }
 
 /// Reads `dns`.
-pub fn name_servers(root: &Node<'_>) -> Box<[SocketAddr]> {
+pub(super) fn name_servers(root: &Node<'_>) -> Box<[SocketAddr]> {
     const SERVER: &str = "the address of a name server, such as 10.0.0.2 or 10.0.0.2:53";
     let Some(node) = root.get("dns") else {
         return Box::default();
@@ -372,7 +372,7 @@ fn keep_alive(upstream: &Node<'_>) -> Duration {
 }
 
 /// Whether this is an address of watershed itself.
-pub fn is_itself(host: &str, port: u16, listen: SocketAddr) -> bool {
+pub(super) fn is_itself(host: &str, port: u16, listen: SocketAddr) -> bool {
     let everywhere = listen.ip().is_unspecified();
     let host = match host.parse::<IpAddr>() {
         Ok(ip) => ip == listen.ip() || (everywhere && ip.is_loopback()),
@@ -382,7 +382,11 @@ pub fn is_itself(host: &str, port: u16, listen: SocketAddr) -> bool {
 }
 
 /// Reads the upstream of requests that match no experiment.
-pub fn default(root: &Node<'_>, names: &[&str], experiments: &[Experiment]) -> UpstreamIndex {
+pub(super) fn default(
+    root: &Node<'_>,
+    names: &[&str],
+    experiments: &[Experiment],
+) -> UpstreamIndex {
     if let Some(node) = root.get("default") {
         let Some(name) = node.text("the name of an upstream") else {
             return UpstreamIndex(0);

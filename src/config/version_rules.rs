@@ -9,7 +9,7 @@ use crate::experiment::version_rules::{CookieIsolation, StandIn, VersionRules, W
 use std::ops::RangeInclusive;
 
 /// The keys of an experiment that are read here.
-pub const KEYS: &[(&str, &str)] = &[
+pub(super) const KEYS: &[(&str, &str)] = &[
     (
         "validators",
         "version (ETags name the version that issued them), or off; version where groups have different upstreams, paths or request headers",
@@ -39,7 +39,7 @@ const SKEW_MAX_S: u64 = 30 * 24 * 3_600;
 const STATUS: &str = "a status from 500 to 599, or a range of them, such as 502-504";
 
 /// Reads the rules of an experiment with these groups.
-pub fn read(node: &Node<'_>, groups: &[Group]) -> VersionRules {
+pub(super) fn read(node: &Node<'_>, groups: &[Group]) -> VersionRules {
     let mut upstreams = groups.iter().map(|group| group.upstream);
     let first = upstreams.next().flatten();
     let differ = upstreams.any(|it| it != first);
@@ -123,7 +123,7 @@ fn isolation(node: &Node<'_>) -> Option<CookieIsolation> {
 
 /// Warns of names that are isolated without an effect. All of the file must have been read, so that the cookies are known that
 /// watershed reads itself.
-pub fn warn_of_isolated(root: &Node<'_>) {
+pub(super) fn warn_of_isolated(root: &Node<'_>) {
     let experiments = root.get("experiments").filter(Node::is_map);
     let experiments = experiments.map(|node| node.named("experiment"));
     let lists = experiments.into_iter().flatten().filter_map(|(_, node)| {

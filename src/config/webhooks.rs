@@ -10,10 +10,10 @@ use std::fmt::Write;
 
 const URL: &str =
     "an address such as https://hooks.example.com/watershed (or http://); or ${NAME}, or file:PATH";
-pub const SECRET: &str = "whsec_ and at least 16 bytes in base64, such as `echo whsec_$(openssl rand -base64 32)` prints";
+pub(super) const SECRET: &str = "whsec_ and at least 16 bytes in base64, such as `echo whsec_$(openssl rand -base64 32)` prints";
 
 /// Reads all webhooks.
-pub fn read(root: &Node<'_>, watched: &mut Watched) -> Vec<Webhook> {
+pub(super) fn read(root: &Node<'_>, watched: &mut Watched) -> Vec<Webhook> {
     let Some(node) = root.get("webhooks") else {
         return Vec::new();
     };
@@ -61,7 +61,7 @@ fn webhook(node: &Node<'_>, watched: &mut Watched) -> Option<Webhook> {
 }
 
 /// Reads the key of signatures.
-pub fn signing_key(node: &Node<'_>) -> Option<SigningKey> {
+pub(super) fn signing_key(node: &Node<'_>) -> Option<SigningKey> {
     let text = node.secret(SECRET)?;
     let encoded = text.reveal().trim().strip_prefix("whsec_");
     let bytes = encoded.and_then(|encoded| BASE64.decode(encoded).ok());

@@ -19,14 +19,14 @@ const ASKED_MAX: Duration = Duration::from_secs(3600);
 const SHOWN_MAX: usize = 200;
 
 /// A client of one destination.
-pub struct DestinationClient {
+pub(super) struct DestinationClient {
     destination: Destination,
     client: PostClient,
 }
 
 /// What became of a payload.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Posted {
+pub(super) enum Posted {
     /// The destination has it.
     Accepted(PartlyRefused),
     /// The destination says that something in it is wrong or too large.
@@ -37,7 +37,7 @@ pub enum Posted {
 
 /// Messages of an accepted payload that the destination did not take.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct PartlyRefused {
+pub(super) struct PartlyRefused {
     /// How many.
     pub count: u64,
     /// Why.
@@ -46,7 +46,7 @@ pub struct PartlyRefused {
 
 /// Why a payload was not delivered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PostFailure {
+pub(super) struct PostFailure {
     /// Why, with the fix.
     pub why: String,
     /// How long the destination asks to wait.
@@ -55,7 +55,7 @@ pub struct PostFailure {
 
 impl PostFailure {
     /// A destination that refuses whatever it gets.
-    pub fn of_refusal(why: &str) -> PostFailure {
+    pub(super) fn of_refusal(why: &str) -> PostFailure {
         PostFailure {
             why: format!("{why}; correct its `address` and its key"),
             asked: Duration::ZERO,
@@ -65,7 +65,7 @@ impl PostFailure {
 
 impl DestinationClient {
     /// Makes a client, which connects when it is used.
-    pub fn of(destination: &Destination) -> DestinationClient {
+    pub(super) fn of(destination: &Destination) -> DestinationClient {
         DestinationClient {
             destination: destination.clone(),
             client: PostClient::to(destination.target.endpoint.clone()),
@@ -73,12 +73,12 @@ impl DestinationClient {
     }
 
     /// Returns the destination.
-    pub fn destination(&self) -> &Destination {
+    pub(super) fn destination(&self) -> &Destination {
         &self.destination
     }
 
     /// Posts a payload.
-    pub async fn post(&self, payload: &Payload) -> Posted {
+    pub(super) async fn post(&self, payload: &Payload) -> Posted {
         let sent = tokio::time::timeout(ATTEMPT_WITHIN, self.send(payload)).await;
         match sent {
             Ok(Ok(response)) if response.status.is_success() => {

@@ -17,7 +17,7 @@ const REFUSALS_MAX: usize = 32;
 /// What is known of the messages of one batch. It lasts until all of them are settled, so that an attempt that follows
 /// sends only the others.
 #[derive(Debug, Default)]
-pub struct BatchState {
+pub(super) struct BatchState {
     /// Messages that are accepted, refused for good or too old.
     pub settled: HashSet<Uuid>,
     /// Whether the destination accepted any of them.
@@ -26,7 +26,7 @@ pub struct BatchState {
 
 /// What an attempt came to.
 #[derive(Debug, Default)]
-pub struct DeliveryAttempt {
+pub(super) struct DeliveryAttempt {
     /// Why messages were refused for good, if there are any.
     pub why_refused: Option<String>,
     /// Why messages are left, if there are any.
@@ -34,7 +34,7 @@ pub struct DeliveryAttempt {
 }
 
 /// Delivers payloads. What is settled is noted and counted at once, because this may be dropped at any await.
-pub async fn deliver(
+pub(super) async fn deliver(
     client: &DestinationClient,
     payloads: Vec<Payload>,
     state: &mut BatchState,

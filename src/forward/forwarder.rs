@@ -22,7 +22,7 @@ use tokio::sync::watch;
 const DELAY_MAX: Duration = Duration::from_secs(60);
 
 /// Forwards records of journals to one destination.
-pub struct Forwarder {
+pub(crate) struct Forwarder {
     plans: watch::Receiver<Arc<Plan>>,
     client: DestinationClient,
     store: Arc<dyn Store>,
@@ -51,7 +51,7 @@ enum ForwardError {
 impl Forwarder {
     /// Makes a forwarder of the journals in `found`, also of those that will be added. Changes of the destination in
     /// later plans take effect.
-    pub fn new(
+    pub(crate) fn new(
         destination: &Destination,
         plans: watch::Receiver<Arc<Plan>>,
         store: Arc<dyn Store>,
@@ -73,7 +73,7 @@ impl Forwarder {
     }
 
     /// Forwards until `stop` resolves, and then what is left, if that takes not long.
-    pub async fn run(&mut self, stop: impl Future<Output = ()>) {
+    pub(crate) async fn run(&mut self, stop: impl Future<Output = ()>) {
         if !rounds(self, stop).await {
             tracing::warn!(
                 "not all records were sent to {} within {FINISH_WITHIN:?}: the next process sends the rest",

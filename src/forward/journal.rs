@@ -8,7 +8,7 @@ use std::io;
 const RECORDS_MAX: usize = 2_000;
 
 /// A journal that is forwarded.
-pub struct ForwardedJournal {
+pub(super) struct ForwardedJournal {
     follower: Follower,
     /// The destination, whose name the position has.
     name: Box<str>,
@@ -20,7 +20,7 @@ pub struct ForwardedJournal {
 
 impl ForwardedJournal {
     /// Continues after the stored position.
-    pub fn new(follower: Follower, name: &str) -> io::Result<ForwardedJournal> {
+    pub(super) fn new(follower: Follower, name: &str) -> io::Result<ForwardedJournal> {
         // A damaged position is none: what is still kept is sent again.
         let stored = follower.stored_position(name)?.unwrap_or(0);
         let done = stored.min(follower.written()).max(follower.position() - 1);
@@ -34,28 +34,28 @@ impl ForwardedJournal {
     }
 
     /// Returns the number of records that are written and not settled.
-    pub fn waiting(&self) -> u64 {
+    pub(super) fn waiting(&self) -> u64 {
         (self.follower.written()).saturating_sub(self.done.max(self.follower.released()))
     }
 
     /// Returns the number of records that were deleted before they were read.
-    pub fn dropped(&self) -> u64 {
+    pub(super) fn dropped(&self) -> u64 {
         self.follower.dropped()
     }
 
     /// Returns the bytes that are kept because the destination needs them.
-    pub fn held_bytes(&self) -> u64 {
+    pub(super) fn held_bytes(&self) -> u64 {
         self.follower.held_bytes()
     }
 
     /// Whether nobody writes it, and all of it is settled or deleted.
-    pub fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         !self.follower.is_live() && self.waiting() == 0
     }
 
     /// Reads the records after those that are settled, and the number of the last one; `None` if nothing new is
     /// written. The same records are read again until they are settled.
-    pub fn next(&mut self) -> io::Result<Option<(Chunk, u64)>> {
+    pub(super) fn next(&mut self) -> io::Result<Option<(Chunk, u64)>> {
         if self.follower.position() != self.done + 1 {
             self.follower.start_after(self.done);
         }
@@ -65,7 +65,7 @@ impl ForwardedJournal {
     }
 
     /// Records up to this one are settled.
-    pub fn settle(&mut self, last: u64) -> io::Result<()> {
+    pub(super) fn settle(&mut self, last: u64) -> io::Result<()> {
         self.done = last;
         self.batch = BatchState::default();
         self.follower.free(last);

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 /// One exposure or one event.
-pub struct Message<'a> {
+pub(super) struct Message<'a> {
     /// Its ID: the same whenever it is sent.
     pub id: Uuid,
     /// When it happened, in Unix milliseconds.
@@ -24,7 +24,7 @@ pub struct Message<'a> {
 }
 
 /// What a message says.
-pub enum MessageKind<'a> {
+pub(super) enum MessageKind<'a> {
     /// A user was exposed to a group.
     Exposure {
         /// The name of the experiment.
@@ -47,7 +47,7 @@ pub enum MessageKind<'a> {
 
 impl<'a> Message<'a> {
     /// Makes the message of an exposure, the one at this place of its record.
-    pub fn of_exposure(row: &ExposureRow<'a>, place: usize) -> Message<'a> {
+    pub(super) fn of_exposure(row: &ExposureRow<'a>, place: usize) -> Message<'a> {
         let group = row.experiment.groups.get(row.exposure.group.0);
         Message {
             id: id_of(&row.of, &format!("exposure {place}")),
@@ -64,7 +64,7 @@ impl<'a> Message<'a> {
     }
 
     /// Makes the message of an event.
-    pub fn of_event(row: &EventRow<'a>) -> Message<'a> {
+    pub(super) fn of_event(row: &EventRow<'a>) -> Message<'a> {
         let metric = &*row.metric.name;
         let id = match row.observation.event_id {
             // The ID that its reporter gave it distinguishes the events of one user.
@@ -103,7 +103,7 @@ impl<'a> Message<'a> {
     }
 
     /// Returns the value as a number; `None` for a message without one.
-    pub fn value(&self) -> Option<Number> {
+    pub(super) fn value(&self) -> Option<Number> {
         match self.what {
             MessageKind::Event { scale, value, .. } => Some(number(value?, scale)),
             MessageKind::Exposure { .. } => None,
@@ -111,7 +111,7 @@ impl<'a> Message<'a> {
     }
 
     /// Returns what it says in one flat object, under the names that the archive has for the same.
-    pub fn properties(&self) -> Map<String, Value> {
+    pub(super) fn properties(&self) -> Map<String, Value> {
         let record = self.of.record;
         let mut all = Map::new();
         let mut add = |name: &str, value: Value| {

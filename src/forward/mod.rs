@@ -18,4 +18,4 @@ mod message;
 mod payload;
 mod selection;
 
-pub use forwarder::Forwarder;
+pub(crate) use forwarder::Forwarder;

@@ -9,7 +9,7 @@ mod segment;
 mod snowplow;
 mod webhook;
 
-pub use requests::Payload;
+pub(super) use requests::Payload;
 
 use super::message::Message;
 use crate::config::plan::DestinationFormat;
@@ -19,7 +19,7 @@ use serde_json::Value;
 const MESSAGES_MAX: usize = 500;
 
 /// Returns the requests of some messages, in order.
-pub fn payloads(format: &DestinationFormat, messages: &[Message<'_>]) -> Vec<Payload> {
+pub(super) fn payloads(format: &DestinationFormat, messages: &[Message<'_>]) -> Vec<Payload> {
     match format {
         DestinationFormat::Segment => {
             let frame = ("{\"batch\":[".to_owned(), "]}".to_owned());

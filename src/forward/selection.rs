@@ -9,7 +9,7 @@ use crate::journal::{Chunk, OwnedRecord};
 
 /// Returns the messages of some records, but for those of users of whom `is_gone` says that they are forgotten at a
 /// time.
-pub fn messages<'a>(
+pub(super) fn messages<'a>(
     chunk: &'a Chunk,
     destination: &Destination,
     is_gone: impl Fn(&[u8], u64) -> bool,

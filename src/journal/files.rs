@@ -7,19 +7,19 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// The lock file, which also holds the journal's marks.
-pub const LOCK: &str = "lock";
+pub(super) const LOCK: &str = "lock";
 
 /// The end of the name of a file with the position of a further reader.
 const POSITION: &str = "position";
 
 /// Whether this is a file of a journal besides its segments.
-pub fn is_own(folder: &Path, path: &Path) -> bool {
+pub(super) fn is_own(folder: &Path, path: &Path) -> bool {
     let is_position = path.extension().is_some_and(|end| end == POSITION);
     is_position || own_files(folder).iter().any(|own| own == path)
 }
 
 /// Returns the files of a journal besides its segments. Some of them may be missing.
-pub fn all_but_segments(folder: &Path) -> io::Result<Vec<PathBuf>> {
+pub(super) fn all_but_segments(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let mut files = own_files(folder).to_vec();
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,
@@ -41,22 +41,22 @@ fn own_files(folder: &Path) -> [PathBuf; 3] {
 }
 
 /// The file with the position of a further reader.
-pub fn position_path(folder: &Path, name: &str) -> PathBuf {
+pub(super) fn position_path(folder: &Path, name: &str) -> PathBuf {
     folder.join(format!("{name}.{POSITION}"))
 }
 
 /// The file with a second copy of the declarations.
-pub fn copies_path(folder: &Path) -> PathBuf {
+pub(super) fn copies_path(folder: &Path) -> PathBuf {
     folder.join("declarations")
 }
 
 /// The spare segment, which has no number yet.
-pub fn spare_path(folder: &Path) -> PathBuf {
+pub(super) fn spare_path(folder: &Path) -> PathBuf {
     folder.join("spare.tmp")
 }
 
 /// Locks a journal's folder; `None` if another process holds it.
-pub fn lock(folder: &Path) -> io::Result<Option<File>> {
+pub(super) fn lock(folder: &Path) -> io::Result<Option<File>> {
     let path = folder.join(LOCK);
     if std::fs::symlink_metadata(&path).is_ok_and(|found| !found.is_file()) {
         return Err(io::Error::other(format!("{LOCK} is not a regular file")));
@@ -74,7 +74,7 @@ pub fn lock(folder: &Path) -> io::Result<Option<File>> {
 }
 
 /// Whether this open file is still the one at the path.
-pub fn is_at(file: &File, path: &Path) -> bool {
+pub(super) fn is_at(file: &File, path: &Path) -> bool {
     let identity = |found: std::fs::Metadata| (found.dev(), found.ino());
     let (own, there) = (file.metadata(), std::fs::metadata(path));
     own.and_then(|own| Ok(identity(own) == identity(there?)))

@@ -39,18 +39,18 @@ use std::sync::LazyLock;
 use uuid::Uuid;
 
 /// The size of a segment's head in format 2, in bytes.
-pub const SEGMENT_HEAD_BYTES: usize = 32;
+pub(super) const SEGMENT_HEAD_BYTES: usize = 32;
 /// The size of a frame's head in format 2, in bytes.
-pub const HEAD_BYTES: usize = 20;
+pub(super) const HEAD_BYTES: usize = 20;
 /// The format that is written.
-pub const FORMAT: u32 = 2;
+pub(super) const FORMAT: u32 = 2;
 
 const MAGIC: &[u8; 8] = b"WTRSHEDJ";
 const HEAD_BYTES_FIRST: usize = 16;
 
 /// The format of a journal's frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FrameFormat {
+pub(super) enum FrameFormat {
     /// Format 1, of release 0.1.0; read only.
     First,
     /// Format 2.
@@ -81,7 +81,7 @@ impl Key {
 
 /// The head of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FrameHead {
+pub(super) struct FrameHead {
     /// The size of the payload, in bytes.
     pub length: usize,
     /// The sequence number of the frame.
@@ -91,7 +91,7 @@ pub struct FrameHead {
 
 impl FrameFormat {
     /// Returns the offset of the first frame of a segment.
-    pub fn frames_from(self) -> usize {
+    pub(super) fn frames_from(self) -> usize {
         match self {
             FrameFormat::First => 0,
             FrameFormat::Second(_) => SEGMENT_HEAD_BYTES,
@@ -99,7 +99,7 @@ impl FrameFormat {
     }
 
     /// Returns the size of a frame's head, in bytes.
-    pub fn head_bytes(self) -> usize {
+    pub(super) fn head_bytes(self) -> usize {
         match self {
             FrameFormat::First => HEAD_BYTES_FIRST,
             FrameFormat::Second(_) => HEAD_BYTES,
@@ -108,7 +108,7 @@ impl FrameFormat {
 
     /// Decodes the head at the beginning of `bytes`; `None` if it is not genuine. Only the checksum of its
     /// payload shows whether a head of format 1 is genuine.
-    pub fn head(self, bytes: &[u8]) -> Option<FrameHead> {
+    pub(super) fn head(self, bytes: &[u8]) -> Option<FrameHead> {
         let (length, sum) = (word(bytes, 0)?, word(bytes, 4)?);
         let sequence = u64::from(word(bytes, 8)?) | u64::from(word(bytes, 12)?) << 32;
         if length == 0 {
@@ -127,7 +127,7 @@ impl FrameFormat {
     }
 
     /// Whether this is the payload of the head.
-    pub fn is_sound(self, head: FrameHead, payload: &[u8]) -> bool {
+    pub(super) fn is_sound(self, head: FrameHead, payload: &[u8]) -> bool {
         head.sum
             == match self {
                 FrameFormat::First => checksum_first(head.sequence, payload),
@@ -137,7 +137,7 @@ impl FrameFormat {
 }
 
 /// Writes the head of a frame of format 2 for a payload; `None` if the payload is too long.
-pub fn write_head(
+pub(super) fn write_head(
     head: &mut [u8; HEAD_BYTES],
     payload: &[u8],
     sequence: u64,
@@ -153,7 +153,7 @@ pub fn write_head(
 }
 
 /// Makes the head of a segment of this journal.
-pub fn segment_head(journal: Uuid) -> [u8; SEGMENT_HEAD_BYTES] {
+pub(super) fn segment_head(journal: Uuid) -> [u8; SEGMENT_HEAD_BYTES] {
     let mut head = [0; SEGMENT_HEAD_BYTES];
     head[..8].copy_from_slice(MAGIC);
     head[8..12].copy_from_slice(&FORMAT.to_le_bytes());
@@ -164,7 +164,7 @@ pub fn segment_head(journal: Uuid) -> [u8; SEGMENT_HEAD_BYTES] {
 }
 
 /// Returns the format in a segment's head; `None` without a valid head.
-pub fn format_of(head: &[u8]) -> Option<u32> {
+pub(super) fn format_of(head: &[u8]) -> Option<u32> {
     let head: &[u8; SEGMENT_HEAD_BYTES] = head.get(..SEGMENT_HEAD_BYTES)?.try_into().ok()?;
     let is_sound = head.starts_with(MAGIC) && word(head, 12)? == head_checksum(head);
     is_sound.then(|| word(head, 8)).flatten()

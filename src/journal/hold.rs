@@ -55,7 +55,7 @@ impl HeldExcess {
 
 impl Hold {
     /// Holds everything after `released`, the last record that was deleted before.
-    pub fn new(owner: usize, released: u64) -> Hold {
+    pub(super) fn new(owner: usize, released: u64) -> Hold {
         Hold {
             owner,
             through: AtomicU64::new(released),
@@ -65,32 +65,32 @@ impl Hold {
     }
 
     /// Whether the further reader still needs records up to this one.
-    pub fn holds(&self, last: u64) -> bool {
+    pub(super) fn holds(&self, last: u64) -> bool {
         self.through.load(Ordering::Acquire) < last
     }
 
     /// The further reader needs no more records up to this one.
-    pub fn free(&self, through: u64) {
+    pub(super) fn free(&self, through: u64) {
         self.through.fetch_max(through, Ordering::AcqRel);
     }
 
     /// Records up to this one were deleted.
-    pub fn release(&self, through: u64) {
+    pub(super) fn release(&self, through: u64) {
         self.released.fetch_max(through, Ordering::AcqRel);
     }
 
     /// Returns the last record that was deleted.
-    pub fn released(&self) -> u64 {
+    pub(super) fn released(&self) -> u64 {
         self.released.load(Ordering::Acquire)
     }
 
     /// Sets the bytes that are kept for the further reader.
-    pub fn set_bytes(&self, bytes: u64) {
+    pub(super) fn set_bytes(&self, bytes: u64) {
         self.bytes.store(bytes, Ordering::Relaxed);
     }
 
     /// Returns the bytes that are kept for the further reader.
-    pub fn bytes(&self) -> u64 {
+    pub(super) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
 }

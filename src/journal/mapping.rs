@@ -47,14 +47,14 @@ static PAGE_BYTES: AtomicUsize = AtomicUsize::new(0);
 
 /// A file in memory, for reading and writing.
 #[derive(Debug)]
-pub struct Mapping {
+pub(super) struct Mapping {
     map: MmapMut,
     slot: &'static Slot,
 }
 
 impl Mapping {
     /// Maps the whole file.
-    pub fn of(file: &File) -> io::Result<Mapping> {
+    pub(super) fn of(file: &File) -> io::Result<Mapping> {
         install()?;
         // SAFETY: another process may change the file; data from the mapping is never trusted, and the
         // handler replaces missing pages.
@@ -77,7 +77,7 @@ impl Mapping {
 
     /// Whether pages of the file were missing when they were written. Data that was written since may be
     /// missing, too.
-    pub fn is_lost(&self) -> bool {
+    pub(super) fn is_lost(&self) -> bool {
         // The handler runs on this thread in the middle of a write, so the flag is read after it.
         compiler_fence(Ordering::SeqCst);
         self.slot.lost.load(Ordering::Relaxed)

@@ -43,7 +43,7 @@ pub(super) struct Marks {
 
 impl Marks {
     /// Opens the marks in this lock file, which this process holds.
-    pub fn of(path: &Path) -> io::Result<Marks> {
+    pub(super) fn of(path: &Path) -> io::Result<Marks> {
         // Opened again: a mapping of the locked file would hold the lock, too.
         let file = File::options().read(true).write(true).open(path)?;
         segment::reserve(&file, BYTES as u64)?;
@@ -63,7 +63,7 @@ impl Marks {
     }
 
     /// Continues from other marks.
-    pub fn following(mut self, others: &Marks) -> Marks {
+    pub(super) fn following(mut self, others: &Marks) -> Marks {
         let number = |at: usize| {
             let bytes = others.map[at..at + 8].try_into();
             bytes.map_or(0, u64::from_le_bytes)
@@ -78,22 +78,22 @@ impl Marks {
     }
 
     /// Returns the file of the marks.
-    pub fn file(&self) -> &File {
+    pub(super) fn file(&self) -> &File {
         &self.file
     }
 
     /// Whether the file was truncated while it was written.
-    pub fn is_lost(&self) -> bool {
+    pub(super) fn is_lost(&self) -> bool {
         self.map.is_lost()
     }
 
     /// Whether the file is still at this path, and complete.
-    pub fn are_at(&self, path: &Path) -> bool {
+    pub(super) fn are_at(&self, path: &Path) -> bool {
         Marks::stand(&self.file, path)
     }
 
     /// Whether this file of marks is still at the path, and complete.
-    pub fn stand(file: &File, path: &Path) -> bool {
+    pub(super) fn stand(file: &File, path: &Path) -> bool {
         is_at(file, path)
             && file
                 .metadata()
@@ -101,7 +101,7 @@ impl Marks {
     }
 
     /// Stores the number and the time of a written record.
-    pub fn reach(&mut self, sequence: u64, ms: u64) {
+    pub(super) fn reach(&mut self, sequence: u64, ms: u64) {
         self.put(16, sequence);
         self.put(24, !sequence);
         if ms > self.latest_ms {
@@ -111,7 +111,7 @@ impl Marks {
     }
 
     /// Counts a dropped record. Returns the number of them.
-    pub fn drop_one(&mut self) -> u64 {
+    pub(super) fn drop_one(&mut self) -> u64 {
         self.dropped += 1;
         self.put(8, self.dropped);
         self.put(32, !self.dropped);

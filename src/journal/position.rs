@@ -11,7 +11,7 @@ use std::path::Path;
 const BYTES: usize = 16;
 
 /// Reads the position of the reader of this name; `None` if there is none, or if it is damaged.
-pub fn load(folder: &Path, name: &str) -> io::Result<Option<u64>> {
+pub(super) fn load(folder: &Path, name: &str) -> io::Result<Option<u64>> {
     let bytes = match std::fs::read(files::position_path(folder, name)) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -24,7 +24,7 @@ pub fn load(folder: &Path, name: &str) -> io::Result<Option<u64>> {
 }
 
 /// Stores the position of the reader of this name.
-pub fn store(folder: &Path, name: &str, position: u64) -> io::Result<()> {
+pub(super) fn store(folder: &Path, name: &str, position: u64) -> io::Result<()> {
     let mut bytes = [0; BYTES];
     bytes[..BYTES / 2].copy_from_slice(&position.to_le_bytes());
     bytes[BYTES / 2..].copy_from_slice(&(!position).to_le_bytes());

@@ -5,11 +5,11 @@ const RANGES_MAX: usize = 10_000;
 
 /// Numbers, as ranges that neither overlap nor touch, in order.
 #[derive(Clone, Debug, Default)]
-pub struct Ranges(Vec<(u64, u64)>);
+pub(super) struct Ranges(Vec<(u64, u64)>);
 
 impl Ranges {
     /// Adds all numbers from `first` to `last`. Returns how many of them are new.
-    pub fn add(&mut self, first: u64, last: u64) -> u64 {
+    pub(super) fn add(&mut self, first: u64, last: u64) -> u64 {
         if first > last {
             return 0;
         }

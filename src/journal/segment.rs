@@ -13,14 +13,14 @@ use std::sync::Arc;
 
 /// A segment being written.
 #[derive(Debug)]
-pub struct Segment {
+pub(super) struct Segment {
     map: Mapping,
     file: Arc<File>,
 }
 
 impl Segment {
     /// Creates a segment of this many bytes, all of them reserved on the disk.
-    pub fn create(path: &Path, bytes: u64) -> io::Result<Segment> {
+    pub(super) fn create(path: &Path, bytes: u64) -> io::Result<Segment> {
         let file = private()
             .read(true)
             .write(true)
@@ -39,35 +39,35 @@ impl Segment {
     }
 
     /// Returns the segment's bytes.
-    pub fn bytes(&mut self) -> &mut [u8] {
+    pub(super) fn bytes(&mut self) -> &mut [u8] {
         &mut self.map
     }
 
     /// Returns the segment's bytes for reading.
-    pub fn as_bytes(&self) -> &[u8] {
+    pub(super) fn as_bytes(&self) -> &[u8] {
         &self.map
     }
 
     /// Whether the file was truncated while it was written.
-    pub fn is_lost(&self) -> bool {
+    pub(super) fn is_lost(&self) -> bool {
         self.map.is_lost()
     }
 
     /// Truncates the segment to its first `bytes` bytes.
-    pub fn close(self, bytes: u64) -> io::Result<()> {
+    pub(super) fn close(self, bytes: u64) -> io::Result<()> {
         let Segment { map, file } = self;
         drop(map);
         file.set_len(bytes)
     }
 
     /// Returns the file, for syncing it on another thread.
-    pub fn file(&self) -> Arc<File> {
+    pub(super) fn file(&self) -> Arc<File> {
         Arc::clone(&self.file)
     }
 }
 
 /// Returns the path of the segment whose first frame has this sequence number.
-pub fn path_of(folder: &Path, first: u64) -> PathBuf {
+pub(super) fn path_of(folder: &Path, first: u64) -> PathBuf {
     folder.join(format!("{first:020}.seg"))
 }
 
@@ -76,7 +76,7 @@ const SEQUENCE_MAX: u64 = 1 << 62;
 
 /// The entries of a journal's folder with names of segments.
 #[derive(Debug, Default)]
-pub struct Listed {
+pub(super) struct Listed {
     /// The first sequence numbers and paths of segments, in order.
     pub segments: Vec<(u64, PathBuf)>,
     /// Entries that are no regular file, or whose number is too high.
@@ -84,7 +84,7 @@ pub struct Listed {
 }
 
 /// Reads a journal's folder.
-pub fn read(folder: &Path) -> io::Result<Listed> {
+pub(super) fn read(folder: &Path) -> io::Result<Listed> {
     let mut listed = Listed::default();
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
@@ -115,7 +115,7 @@ pub fn read(folder: &Path) -> io::Result<Listed> {
 }
 
 /// Lists the first sequence numbers and paths of a folder's segments, in order.
-pub fn list(folder: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
+pub(super) fn list(folder: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     match read(folder) {
         Ok(listed) => Ok(listed.segments),
         // Another program has removed the folder; a writer creates it again.
@@ -125,7 +125,7 @@ pub fn list(folder: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
 }
 
 /// Options that create files for their owner only. Opening never waits, also if the path is a pipe.
-pub fn private() -> OpenOptions {
+pub(super) fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.mode(0o600);
     options.custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32);
@@ -133,12 +133,12 @@ pub fn private() -> OpenOptions {
 }
 
 /// Creates a folder for its owner only, and its missing parents.
-pub fn make_folder(folder: &Path) -> io::Result<()> {
+pub(super) fn make_folder(folder: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
 /// Reserves the first bytes of a file on the disk.
-pub fn reserve(file: &File, bytes: u64) -> io::Result<()> {
+pub(super) fn reserve(file: &File, bytes: u64) -> io::Result<()> {
     use rustix::fs::{FallocateFlags, fallocate};
     match fallocate(file, FallocateFlags::empty(), 0, bytes) {
         Ok(()) => Ok(()),

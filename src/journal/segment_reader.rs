@@ -18,7 +18,7 @@ const PAGE_BYTES: u64 = 4096;
 const SUMMED_MAX: u64 = 64;
 
 #[derive(Debug)]
-pub struct SegmentReader {
+pub(super) struct SegmentReader {
     file: File,
     /// The sequence number in the name of the file.
     pub first: u64,
@@ -40,14 +40,14 @@ pub struct SegmentReader {
 
 /// A valid frame.
 #[derive(Clone, Debug)]
-pub struct FoundFrame {
+pub(super) struct FoundFrame {
     /// Its sequence number.
     pub sequence: u64,
     payload: Range<usize>,
 }
 
 impl SegmentReader {
-    pub fn new(first: u64, path: &Path, format: FrameFormat) -> io::Result<SegmentReader> {
+    pub(super) fn new(first: u64, path: &Path, format: FrameFormat) -> io::Result<SegmentReader> {
         let named = |error: io::Error| {
             let name = path.file_name().unwrap_or_default().display();
             io::Error::new(error.kind(), format!("{name}: {error}"))
@@ -71,7 +71,7 @@ impl SegmentReader {
     /// Finds the next valid frame. `None` if none with a sequence number up to `last` is left; the next call
     /// continues at the same offset. It searches beyond damage only for frames up to `last`, which are
     /// known to be written.
-    pub fn next(&mut self, last: u64) -> io::Result<Option<FoundFrame>> {
+    pub(super) fn next(&mut self, last: u64) -> io::Result<Option<FoundFrame>> {
         if let Some(found) = self.next_indexed()? {
             return Ok(Some(self.take(found)));
         }
@@ -100,7 +100,7 @@ impl SegmentReader {
     }
 
     /// Returns the payload of the last frame that was found.
-    pub fn payload(&self, found: &FoundFrame) -> &[u8] {
+    pub(super) fn payload(&self, found: &FoundFrame) -> &[u8] {
         &self.buffer[found.payload.clone()]
     }
 

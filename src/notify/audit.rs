@@ -11,7 +11,7 @@ use serde_json::json;
 const OTHERS: [&str; 3] = ["reload", "forget", "allocate"];
 
 /// Returns the message about an entry, if it is a decision or the step of a ramp.
-pub fn notification(entry: &AuditEntry) -> Option<Notification> {
+pub(super) fn notification(entry: &AuditEntry) -> Option<Notification> {
     let AuditEntry {
         experiment,
         action,

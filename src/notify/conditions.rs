@@ -23,7 +23,7 @@ const QUIET_MS: u64 = 10 * 60_000;
 
 /// Since when conditions stand.
 #[derive(Debug, Default)]
-pub struct ProcessConditions {
+pub(super) struct ProcessConditions {
     /// By upstream.
     down: HashMap<Box<str>, Instant>,
     away: Option<Instant>,
@@ -31,7 +31,13 @@ pub struct ProcessConditions {
 
 impl ProcessConditions {
     /// Looks at all upstreams.
-    pub async fn look(&mut self, plan: &Plan, health: &HealthRegistry, board: &Board, now_ms: u64) {
+    pub(super) async fn look(
+        &mut self,
+        plan: &Plan,
+        health: &HealthRegistry,
+        board: &Board,
+        now_ms: u64,
+    ) {
         let mut found = Vec::new();
         let mut down = HashMap::new();
         for (place, upstream) in plan.upstreams.iter().enumerate() {
@@ -59,7 +65,7 @@ impl ProcessConditions {
     }
 
     /// Notes the outcome of a call of the store: its error, if it failed.
-    pub fn store(&mut self, error: Option<String>, kind: &str, board: &Board, now_ms: u64) {
+    pub(super) fn store(&mut self, error: Option<String>, kind: &str, board: &Board, now_ms: u64) {
         let Some(error) = error else {
             self.away = None;
             return board.set(STORE, Vec::new());

@@ -62,7 +62,7 @@ pub fn confirmation_key(event: &str) -> String {
 }
 
 /// Returns Unix milliseconds as RFC 3339; `null` beyond its range.
-pub fn rfc3339(ms: u64) -> Value {
+pub(super) fn rfc3339(ms: u64) -> Value {
     let ms = i64::try_from(ms).ok();
     let time = ms.and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
     time.map_or(Value::Null, |time| Value::String(time.to_string()))

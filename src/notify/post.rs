@@ -13,10 +13,10 @@ use serde_json::Value;
 use std::time::{Duration, SystemTime};
 
 /// How long one attempt may take, from the connection to the end of the response.
-pub const ATTEMPT_WITHIN: Duration = Duration::from_secs(10);
+pub(super) const ATTEMPT_WITHIN: Duration = Duration::from_secs(10);
 /// The outcome of an attempt.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Delivery {
+pub(super) enum Delivery {
     /// The receiver has the message, and confirms it or not.
     Delivered {
         /// Whether its response is `{"confirm": true}`.
@@ -34,7 +34,7 @@ pub enum Delivery {
 }
 
 /// Sends a message.
-pub async fn post(webhook: &Webhook, message: &PendingMessage, now_s: u64) -> Delivery {
+pub(super) async fn post(webhook: &Webhook, message: &PendingMessage, now_s: u64) -> Delivery {
     match tokio::time::timeout(ATTEMPT_WITHIN, send(webhook, message, now_s)).await {
         Ok(Ok(response)) if response.status.is_success() => {
             // The status says that the receiver has the message, whatever becomes of the body.

@@ -20,7 +20,7 @@ const TAKEN_MS: u64 = 15_000;
 
 /// The queue of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Queue {
+pub(super) enum Queue {
     /// In the store.
     Shared,
     /// In the file.
@@ -28,7 +28,7 @@ pub enum Queue {
 }
 
 /// Both queues.
-pub struct MessageQueues {
+pub(super) struct MessageQueues {
     store: Arc<dyn Store>,
     own: Arc<dyn Store>,
     own_file: PathBuf,
@@ -40,7 +40,7 @@ pub struct MessageQueues {
 
 impl MessageQueues {
     /// Opens the queues. `folder` is that of the journals; its file is made when it is needed.
-    pub fn new(store: Arc<dyn Store>, folder: &Path) -> MessageQueues {
+    pub(super) fn new(store: Arc<dyn Store>, folder: &Path) -> MessageQueues {
         let own_file = folder.join("messages.db");
         MessageQueues {
             store,
@@ -52,7 +52,7 @@ impl MessageQueues {
     }
 
     /// Tells a store of an event, with a message for each webhook that receives its kind.
-    pub async fn report(
+    pub(super) async fn report(
         &self,
         plan: &Plan,
         notification: &Notification,
@@ -84,7 +84,7 @@ impl MessageQueues {
     }
 
     /// Whether events of a kind are found, and told, without the store.
-    pub fn needs_no_store(kind: NotificationKind) -> bool {
+    pub(super) fn needs_no_store(kind: NotificationKind) -> bool {
         matches!(
             kind,
             NotificationKind::StoreDown | NotificationKind::UpstreamDown
@@ -92,7 +92,7 @@ impl MessageQueues {
     }
 
     /// Takes messages that are due, at most `max`.
-    pub async fn take(
+    pub(super) async fn take(
         &mut self,
         queue: Queue,
         now_ms: u64,
@@ -114,7 +114,7 @@ impl MessageQueues {
     }
 
     /// Puts a message back until `due_ms`, or removes it with `None`.
-    pub async fn settle(
+    pub(super) async fn settle(
         &self,
         queue: Queue,
         message: &PendingMessage,
@@ -124,7 +124,7 @@ impl MessageQueues {
     }
 
     /// Remembers for all replicas that a receiver has confirmed an event.
-    pub async fn confirm(&self, event: &str, now_ms: u64) -> Result<(), StoreError> {
+    pub(super) async fn confirm(&self, event: &str, now_ms: u64) -> Result<(), StoreError> {
         let mark = EventMark {
             key: &confirmation_key(event),
             at_ms: now_ms,
@@ -142,7 +142,9 @@ impl MessageQueues {
 }
 
 /// Limits the time of a call. A store that does not answer is one that is unavailable.
-pub async fn within<T>(call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+pub(super) async fn within<T>(
+    call: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
     let late = |_| Err(StoreError::Slow(CALL_WITHIN));
     tokio::time::timeout(CALL_WITHIN, call)
         .await

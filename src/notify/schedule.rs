@@ -5,14 +5,14 @@ use std::time::Duration;
 /// The delay after each failed attempt, in seconds; the last one repeats.
 const DELAYS_S: [u64; 9] = [2, 10, 30, 120, 600, 1800, 3600, 7200, 14_400];
 /// The age at which a message is given up, in milliseconds: three days.
-pub const GIVE_UP_MS: u64 = 3 * 24 * 3_600_000;
+pub(super) const GIVE_UP_MS: u64 = 3 * 24 * 3_600_000;
 /// The longest delay that a receiver can ask for with `Retry-After`.
 const ASKED_MAX: Duration = Duration::from_secs(3600);
 
 /// Returns the delay after so many failed attempts, at least one. `random` is from 0 to 1 and spreads the
 /// delay by a fifth to both sides, so that many messages do not come at once. `asked` is what the receiver
 /// asked for.
-pub fn delay(failed: u32, random: f64, asked: Option<Duration>) -> Duration {
+pub(super) fn delay(failed: u32, random: f64, asked: Option<Duration>) -> Duration {
     let place = (failed.max(1) as usize - 1).min(DELAYS_S.len() - 1);
     let delay = Duration::from_secs(DELAYS_S[place]).mul_f64(0.8 + 0.4 * random.clamp(0.0, 1.0));
     let asked = asked.unwrap_or_default().min(ASKED_MAX);

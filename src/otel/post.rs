@@ -21,7 +21,7 @@ const WORD_MAX: usize = 200;
 
 /// The way to a collector.
 #[derive(Debug)]
-pub struct Way {
+pub(super) struct Way {
     client: PostClient,
     headers: HeaderMap,
     heard: Arc<Heard>,
@@ -29,7 +29,7 @@ pub struct Way {
 
 /// What a collector said.
 #[derive(Debug, Default)]
-pub struct Heard {
+pub(super) struct Heard {
     /// Spans that it took and did not keep.
     rejected: AtomicU64,
     /// Why, or why it did not take them.
@@ -38,12 +38,12 @@ pub struct Heard {
 
 impl Heard {
     /// How many spans were rejected since this was last asked.
-    pub fn rejected(&self) -> u64 {
+    pub(super) fn rejected(&self) -> u64 {
         self.rejected.swap(0, Ordering::Relaxed)
     }
 
     /// What went wrong last, since this was last asked.
-    pub fn why(&self) -> Option<String> {
+    pub(super) fn why(&self) -> Option<String> {
         let mut why = self.why.lock().unwrap_or_else(PoisonError::into_inner);
         why.take()
     }
@@ -56,7 +56,7 @@ impl Heard {
 
 impl Way {
     /// The way to where the file says; and where one hears how it went.
-    pub fn to(otlp: &Otlp) -> (Way, Arc<Heard>) {
+    pub(super) fn to(otlp: &Otlp) -> (Way, Arc<Heard>) {
         let heard = Arc::<Heard>::default();
         let way = Way {
             client: PostClient::to(otlp.endpoint.clone()),

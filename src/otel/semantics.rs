@@ -16,7 +16,7 @@ const METHODS: &[&str] = &[
 ];
 
 /// The span of the request, and below it one for each time that it was sent.
-pub fn spans(exchange: SampledRequest, scope: &InstrumentationScope) -> Vec<SpanData> {
+pub(super) fn spans(exchange: SampledRequest, scope: &InstrumentationScope) -> Vec<SpanData> {
     let mut all = Vec::with_capacity(1 + exchange.attempts.len());
     for (index, attempt) in exchange.attempts.iter().enumerate() {
         all.push(client(&exchange, attempt, index, scope));

@@ -10,7 +10,7 @@ const PATH: &str = "/.well-known/acme-challenge/";
 
 /// Returns the answer to a question that this site has asked for. All others are for the upstream, which
 /// may have certificates of its own.
-pub fn answer<'a>(acme: &Acme, request: impl RequestView<'a>) -> Option<Response<Vec<u8>>> {
+pub(super) fn answer<'a>(acme: &Acme, request: impl RequestView<'a>) -> Option<Response<Vec<u8>>> {
     let token = request.path().strip_prefix(PATH)?;
     let is_asked = request.has_method(&Method::GET) || request.has_method(&Method::HEAD);
     if acme.settings.challenge != AcmeChallenge::Http01 || !is_asked {

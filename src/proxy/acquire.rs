@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 /// Where a request goes.
 #[derive(Clone, Copy, Debug)]
-pub struct Target {
+pub(super) struct Target {
     /// The upstream.
     pub upstream: UpstreamIndex,
     /// The version that serves in the place of the group's.
@@ -26,7 +26,7 @@ pub struct Target {
 
 /// A connection for one attempt.
 #[derive(Debug)]
-pub struct Acquired {
+pub(super) struct Acquired {
     /// The connection.
     pub connection: PooledConnection,
     /// When the attempt begins, where that is known.
@@ -37,7 +37,7 @@ pub struct Acquired {
 
 impl Target {
     /// The upstream that the exchange's groups choose.
-    pub fn new(exchange: &Exchange<'_>) -> Target {
+    pub(super) fn new(exchange: &Exchange<'_>) -> Target {
         let upstream = exchange.upstream();
         exchange.trace(|spans| spans.begins(upstream));
         let target = Target {
@@ -50,7 +50,7 @@ impl Target {
     }
 
     /// Whose version answers.
-    pub fn served_by<'a>(&self, exchange: &'a Exchange<'_>) -> ServedBy<'a> {
+    pub(super) fn served_by<'a>(&self, exchange: &'a Exchange<'_>) -> ServedBy<'a> {
         ServedBy {
             upstream: Some(self.upstream),
             fallback: self.fallback,
@@ -71,12 +71,12 @@ impl Target {
     }
 
     /// Goes back to the version that the exchange's groups choose.
-    pub fn go_back(&mut self, exchange: &Exchange<'_>) {
+    pub(super) fn go_back(&mut self, exchange: &Exchange<'_>) {
         (self.upstream, self.fallback, self.is_search) = (exchange.upstream(), None, false);
     }
 
     /// Counts a response of another version than that of the user's group.
-    pub fn count_fallback(&self, exchange: &Exchange<'_>, worker: &Worker) {
+    pub(super) fn count_fallback(&self, exchange: &Exchange<'_>, worker: &Worker) {
         if exchange.is_pinned() {
             worker.telemetry().requests_pinned.add();
         }
@@ -101,7 +101,7 @@ impl Target {
     }
 
     /// The version that is asked after a response was refused, if there is one.
-    pub fn after(&self, exchange: &Exchange<'_>, refusal: Refusal) -> Option<OtherVersion> {
+    pub(super) fn after(&self, exchange: &Exchange<'_>, refusal: Refusal) -> Option<OtherVersion> {
         match refusal {
             Refusal::Failed => self.stand_in(exchange),
             Refusal::Missing => self.other(exchange),
@@ -111,7 +111,7 @@ impl Target {
 
     /// Which responses are not passed on, because another version is asked: only to requests that may be
     /// sent twice.
-    pub fn refusals<'a>(&self, exchange: &'a Exchange<'_>) -> Refusals<'a> {
+    pub(super) fn refusals<'a>(&self, exchange: &'a Exchange<'_>) -> Refusals<'a> {
         let plan = &exchange.snapshot.plan;
         let may_repeat =
             exchange.method.is_safe() && !exchange.has_body && exchange.upgrade.is_none();
@@ -126,13 +126,18 @@ impl Target {
     }
 
     /// Adds the target to what is logged and counted.
-    pub fn note(&self, exchange: &Exchange<'_>) {
+    pub(super) fn note(&self, exchange: &Exchange<'_>) {
         let fallback = self.fallback.map(|it| it.experiment);
         exchange.progress.goes_to(self.upstream, fallback);
     }
 
     /// Adds an attempt, the first or a later one, to what is logged and counted.
-    pub fn note_attempt(&self, exchange: &Exchange<'_>, endpoint: &Rc<Endpoint>, attempts: u32) {
+    pub(super) fn note_attempt(
+        &self,
+        exchange: &Exchange<'_>,
+        endpoint: &Rc<Endpoint>,
+        attempts: u32,
+    ) {
         let progress = &exchange.progress;
         progress.sent(&exchange.snapshot, endpoint, attempts);
     }
@@ -140,7 +145,7 @@ impl Target {
 
 /// Which responses of a version are not passed on.
 #[derive(Clone, Copy, Debug)]
-pub struct Refusals<'a> {
+pub(super) struct Refusals<'a> {
     /// Which statuses are failures.
     failures: Option<&'a WhenDown>,
     /// Whether 404 is one.
@@ -154,7 +159,7 @@ const SEARCH_MAX: Duration = Duration::from_secs(3);
 
 impl Refusals<'_> {
     /// How long a response may take where others may take `usual`: behind a search, a response is there already.
-    pub fn longest(&self, usual: Duration) -> Duration {
+    pub(super) fn longest(&self, usual: Duration) -> Duration {
         match self.is_search {
             true => usual.min(SEARCH_MAX),
             false => usual,
@@ -162,7 +167,7 @@ impl Refusals<'_> {
     }
 
     /// Returns why a response of this status is not passed on.
-    pub fn refuses(&self, status: u16) -> Option<Refusal> {
+    pub(super) fn refuses(&self, status: u16) -> Option<Refusal> {
         match status {
             200..400 => None,
             _ if self.is_search => Some(Refusal::NotFound),
@@ -177,7 +182,7 @@ impl Refusals<'_> {
 
 /// Why a response is not passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub(super) enum Refusal {
     /// The version fails, and another one stands in.
     Failed,
     /// The version does not have what is asked for, and another one is asked.
@@ -187,7 +192,7 @@ pub enum Refusal {
 }
 
 /// A connection where nothing needs to be waited for, as is usual.
-pub fn idle(exchange: &Exchange<'_>, target: &Target) -> Option<Acquired> {
+pub(super) fn idle(exchange: &Exchange<'_>, target: &Target) -> Option<Acquired> {
     let upstreams = &exchange.snapshot.upstreams;
     let connection = upstreams.acquire_idle(request(exchange, target.upstream), exchange.began)?;
     Some(Acquired {
@@ -199,7 +204,10 @@ pub fn idle(exchange: &Exchange<'_>, target: &Target) -> Option<Acquired> {
 
 /// A connection to the target. Where no endpoint of it can be connected to, the target becomes the
 /// upstream of the version that stands in.
-pub async fn first(exchange: &Exchange<'_>, target: &mut Target) -> Result<Acquired, ProxyError> {
+pub(super) async fn first(
+    exchange: &Exchange<'_>,
+    target: &mut Target,
+) -> Result<Acquired, ProxyError> {
     let snapshot = &exchange.snapshot;
     let acquire = |upstream| snapshot.upstreams.acquire(request(exchange, upstream));
     let error = match acquire(target.upstream).await {
@@ -217,7 +225,7 @@ pub async fn first(exchange: &Exchange<'_>, target: &mut Target) -> Result<Acqui
 
 /// A connection to another version, after the one of the target has failed by `error`, or was refused. `None`
 /// leaves the target as it is.
-pub async fn other_version(
+pub(super) async fn other_version(
     exchange: &Exchange<'_>,
     target: &mut Target,
     to: OtherVersion,
@@ -246,14 +254,18 @@ pub async fn other_version(
 }
 
 /// Whether a request that may have reached the upstream may be sent once more.
-pub fn may_repeat(exchange: &Exchange<'_>, target: &Target, before: &PooledConnection) -> bool {
+pub(super) fn may_repeat(
+    exchange: &Exchange<'_>,
+    target: &Target,
+    before: &PooledConnection,
+) -> bool {
     let others = exchange.snapshot.upstreams.has_others(target.upstream);
     exchange.method.is_safe() && !exchange.has_body && (before.reused || others)
 }
 
 /// A connection for a request that got no response over the one `before`, or the error that is to be
 /// answered: `error` where there is nothing else to try.
-pub async fn again(
+pub(super) async fn again(
     exchange: &Exchange<'_>,
     target: &Target,
     before: PooledConnection,
@@ -283,7 +295,7 @@ pub async fn again(
 }
 
 /// Resolves at the deadline, if there is one.
-pub async fn until(deadline: Option<Instant>) {
+pub(super) async fn until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
         None => std::future::pending().await,

@@ -15,7 +15,7 @@ use std::pin::Pin;
 const ATTEMPTS_MAX: u32 = 3;
 
 /// Why no upstream has answered.
-pub enum AttemptFailure {
+pub(super) enum AttemptFailure {
     /// What is answered instead.
     Error(ProxyError),
     /// The client has left.
@@ -24,13 +24,13 @@ pub enum AttemptFailure {
 
 impl AttemptFailure {
     /// An error before any upstream was asked.
-    pub fn of(code: ErrorCode) -> AttemptFailure {
+    pub(super) fn of(code: ErrorCode) -> AttemptFailure {
         AttemptFailure::Error(ProxyError::new(code))
     }
 }
 
 /// The phases *acquire* and *send*, again where the request may be sent once more.
-pub async fn acquire_and_send<C: ClientStream, H: HeadWriter>(
+pub(super) async fn acquire_and_send<C: ClientStream, H: HeadWriter>(
     client: &mut C,
     exchange: &Exchange<'_>,
     (input, forwarded): (&[u8], &mut Vec<u8>),

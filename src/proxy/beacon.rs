@@ -26,7 +26,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 /// Answers a report, or the question whether another site's page may send one.
-pub fn answer(
+pub(super) fn answer(
     worker: &Worker,
     snapshot: &Snapshot,
     (head, peer): (&Request<'_>, IpAddr),

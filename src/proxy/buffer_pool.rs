@@ -4,9 +4,9 @@
 use std::cell::RefCell;
 
 /// What most heads and answers need, in bytes.
-pub const ROOM_BYTES: usize = 16 << 10;
+pub(super) const ROOM_BYTES: usize = 16 << 10;
 /// For bodies that do not end soon.
-pub const WIDE_BYTES: usize = 256 << 10;
+pub(super) const WIDE_BYTES: usize = 256 << 10;
 /// How much is kept for others.
 const ROOMS_MAX: usize = 64;
 const WIDE_MAX: usize = 4;

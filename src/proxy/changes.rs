@@ -23,7 +23,7 @@ use std::cell::RefCell;
 
 /// What the changes of one exchange depend on.
 #[derive(Debug)]
-pub struct Changes<'b> {
+pub(super) struct Changes<'b> {
     /// The host that the client asks for, with its port.
     public_host: Option<&'b str>,
     /// The path of the client, in normal form.
@@ -36,7 +36,7 @@ pub struct Changes<'b> {
 
 /// Whose version answers.
 #[derive(Clone, Copy, Debug)]
-pub struct ServedBy<'a> {
+pub(super) struct ServedBy<'a> {
     /// The upstream, unless watershed answers itself.
     pub upstream: Option<UpstreamIndex>,
     /// The version that serves in the place of the group's.
@@ -49,7 +49,7 @@ pub struct ServedBy<'a> {
 
 impl<'a> ServedBy<'a> {
     /// Of a response that watershed makes itself.
-    pub fn nobody(assignment: &'a Assignment) -> ServedBy<'a> {
+    pub(super) fn nobody(assignment: &'a Assignment) -> ServedBy<'a> {
         ServedBy {
             upstream: None,
             fallback: None,
@@ -59,7 +59,7 @@ impl<'a> ServedBy<'a> {
     }
 
     /// Returns what is different for the user's groups, in file order.
-    pub fn actions(self, plan: &'a Plan) -> impl Iterator<Item = &'a GroupAction> {
+    pub(super) fn actions(self, plan: &'a Plan) -> impl Iterator<Item = &'a GroupAction> {
         self.assignment
             .acting
             .iter()
@@ -76,7 +76,7 @@ impl<'a> ServedBy<'a> {
 
     /// Returns what names the version in ETags; `None` where they name none. A version is an upstream, with what its
     /// groups have it asked.
-    pub fn validator_mark(
+    pub(super) fn validator_mark(
         self,
         plan: &'a Plan,
         versions: &'a VersionHeaders,
@@ -120,14 +120,18 @@ pub fn find_route<'a>(
 }
 
 /// Whether watershed answers a request itself, because the route or a group of the user says so.
-pub fn is_answered_here(plan: &Plan, assignment: &Assignment, route: Option<RouteIndex>) -> bool {
+pub(super) fn is_answered_here(
+    plan: &Plan,
+    assignment: &Assignment,
+    route: Option<RouteIndex>,
+) -> bool {
     let by = ServedBy::nobody(assignment);
     route.is_some_and(|route| plan.route(route).answer.is_own())
         || by.actions(plan).any(|action| action.redirect.is_some())
 }
 
 /// Whether a plan changes requests or responses at all.
-pub fn has_changes(plan: &Plan) -> bool {
+pub(super) fn has_changes(plan: &Plan) -> bool {
     let mut upstreams = plan.upstreams.iter();
     let of_upstreams = upstreams.any(|upstream| upstream.site.is_some());
     let of_site = of_upstreams || plan.https.redirect.is_some();
@@ -136,7 +140,11 @@ pub fn has_changes(plan: &Plan) -> bool {
 
 impl<'b> Changes<'b> {
     /// What is known of a request before its upstream is asked.
-    pub fn new(request: &Request<'b>, trusted: bool, route: Option<RouteIndex>) -> Changes<'b> {
+    pub(super) fn new(
+        request: &Request<'b>,
+        trusted: bool,
+        route: Option<RouteIndex>,
+    ) -> Changes<'b> {
         let forwarded = match trusted && request.forwarded_host {
             true => request.first(&FORWARDED_HOST),
             false => None,
@@ -166,7 +174,7 @@ impl<'b> Changes<'b> {
     }
 
     /// Returns watershed's own response, where a group of the user redirects or the route answers.
-    pub fn own_response(
+    pub(super) fn own_response(
         &self,
         plan: &Plan,
         assignment: &Assignment,
@@ -194,7 +202,11 @@ impl<'b> Changes<'b> {
     }
 
     /// Returns the redirect to the same URL with `https`; `None` where the client names no host.
-    pub fn to_https(&self, redirect: HttpsRedirect, target: &str) -> Option<Response<Vec<u8>>> {
+    pub(super) fn to_https(
+        &self,
+        redirect: HttpsRedirect,
+        target: &str,
+    ) -> Option<Response<Vec<u8>>> {
         let host = without_port(self.public_host?);
         let port = match redirect.port {
             443 => String::new(),
@@ -204,7 +216,7 @@ impl<'b> Changes<'b> {
     }
 
     /// Returns what is changed in the request for whoever serves it.
-    pub fn of_request<'a>(&self, plan: &'a Plan, by: ServedBy<'a>) -> RequestChanges<'a> {
+    pub(super) fn of_request<'a>(&self, plan: &'a Plan, by: ServedBy<'a>) -> RequestChanges<'a> {
         let site = by.site(plan);
         // The public path is changed first, and the upstream's prefix added last.
         let groups = by
@@ -230,7 +242,13 @@ impl<'b> Changes<'b> {
     }
 
     /// Changes the response of whoever has served the request.
-    pub fn to_response(&self, plan: &Plan, by: ServedBy<'_>, over_tls: bool, head: &mut impl Edit) {
+    pub(super) fn to_response(
+        &self,
+        plan: &Plan,
+        by: ServedBy<'_>,
+        over_tls: bool,
+        head: &mut impl Edit,
+    ) {
         let (site, sent) = (by.site(plan), self.sent.borrow());
         if by.upstream.is_some() && (site.is_some() || sent.is_some()) {
             let names = PublicNames {

@@ -31,7 +31,7 @@ const FIRST_WORD: Duration = Duration::from_secs(1);
 
 /// Serves a connection until it ends; once the process drains, to the end of the request in flight.
 /// With `secure`, TLS is spoken on it. It is counted by its slot.
-pub async fn serve(
+pub(super) async fn serve(
     worker: &Rc<Worker>,
     (stream, mut slot): (TcpStream, Slot),
     peer: IpAddr,
@@ -67,7 +67,7 @@ pub async fn serve(
 }
 
 /// Answers that there is no room for a connection, once it has said what it speaks.
-pub async fn refuse(worker: &Rc<Worker>, stream: TcpStream, peer: IpAddr) {
+pub(super) async fn refuse(worker: &Rc<Worker>, stream: TcpStream, peer: IpAddr) {
     let snapshot = worker.snapshot();
     let mut socket = Socket::new(stream);
     let first = protocol_detect::first(&mut socket, &worker.buffers);

@@ -5,12 +5,12 @@ use http::StatusCode;
 use http::header::{HeaderName, RETRY_AFTER};
 
 /// The response header that names the error.
-pub const ERROR_HEADER: HeaderName = HeaderName::from_static("watershed-error");
+pub(super) const ERROR_HEADER: HeaderName = HeaderName::from_static("watershed-error");
 
 /// Why a request was not answered by an upstream.
 #[derive(Debug, thiserror::Error)]
 #[error("{code}")]
-pub struct ProxyError {
+pub(super) struct ProxyError {
     /// What happened.
     pub code: ErrorCode,
     /// The error that caused it, for the log.
@@ -93,12 +93,12 @@ pub enum ErrorCode {
 
 impl ProxyError {
     /// An error without a source.
-    pub fn new(code: ErrorCode) -> ProxyError {
+    pub(super) fn new(code: ErrorCode) -> ProxyError {
         ProxyError { code, source: None }
     }
 
     /// An error with its source.
-    pub fn because(
+    pub(super) fn because(
         code: ErrorCode,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> ProxyError {
@@ -190,12 +190,16 @@ impl ErrorCode {
 
 /// The whole response to an error, with the request's ID. If the client is at fault, it says that
 /// the connection will be closed.
-pub fn response(code: ErrorCode, id: Option<&str>) -> Vec<u8> {
+pub(super) fn response(code: ErrorCode, id: Option<&str>) -> Vec<u8> {
     with_page(code, id, None)
 }
 
 /// The same with a page of the file in the place of the text.
-pub fn with_page(code: ErrorCode, id: Option<&str>, page: Option<&FixedResponse>) -> Vec<u8> {
+pub(super) fn with_page(
+    code: ErrorCode,
+    id: Option<&str>,
+    page: Option<&FixedResponse>,
+) -> Vec<u8> {
     let (status, token, blame) = code.terms();
     let text = text(status, token);
     let body = page.map_or(text.as_bytes(), |page| &page.body);
@@ -230,7 +234,7 @@ pub fn with_page(code: ErrorCode, id: Option<&str>, page: Option<&FixedResponse>
 }
 
 /// The body of an error response.
-pub fn text(status: StatusCode, token: &str) -> String {
+pub(super) fn text(status: StatusCode, token: &str) -> String {
     let phrase = status.canonical_reason().unwrap_or_default();
     let advice = match token {
         // People read it in a browser.

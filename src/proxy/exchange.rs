@@ -34,7 +34,7 @@ use std::time::{Duration, Instant};
 
 /// A request that watershed answers itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LocalResponse {
+pub(super) enum LocalResponse {
     /// An error.
     Refused(ErrorCode),
     /// A TRACE or OPTIONS whose `Max-Forwards` is used up (RFC 9110, 7.6.2).
@@ -51,7 +51,7 @@ pub enum LocalResponse {
 
 /// One request and its response. It borrows from the bytes of the request's head. When it is dropped,
 /// it is counted, logged and exported ([`observe`](super::observe)).
-pub struct Exchange<'b> {
+pub(super) struct Exchange<'b> {
     /// The worker that serves it.
     pub worker: &'b Rc<Worker>,
     /// The configuration that applies until the response ends, whatever is reloaded meanwhile.
@@ -118,7 +118,7 @@ pub struct Exchange<'b> {
 }
 
 /// What only logged, exported or correlated requests have.
-pub struct Extras<'b> {
+pub(super) struct Extras<'b> {
     /// The request ID and trace context, as received or made.
     pub correlation: Correlation,
     /// Where `traceparent` stands in the forwarded head.
@@ -130,7 +130,7 @@ pub struct Extras<'b> {
 }
 
 /// A response that is recorded and whose head is written for the client.
-pub struct RecordedResponse {
+pub(super) struct RecordedResponse {
     /// What follows the head.
     pub follows: BodyFraming,
     /// Its status.
@@ -153,7 +153,7 @@ pub struct RecordedResponse {
 
 /// A response whose head is ready for the client, and the upstream's connection that the rest of it
 /// comes over. Watershed's own has none, and is whole.
-pub struct Responding {
+pub(super) struct Responding {
     /// The response.
     pub response: RecordedResponse,
     /// The upstream's connection.
@@ -162,7 +162,7 @@ pub struct Responding {
 
 impl Responding {
     /// A response of watershed's own.
-    pub fn own(response: RecordedResponse) -> Responding {
+    pub(super) fn own(response: RecordedResponse) -> Responding {
         Responding {
             response,
             connection: None,
@@ -171,7 +171,7 @@ impl Responding {
 }
 
 /// The client's side of an exchange: it gives the request's body and takes interim responses.
-pub trait ClientStream: BodySource {
+pub(super) trait ClientStream: BodySource {
     /// The worker that serves the client.
     fn worker(&self) -> &Rc<Worker>;
 
@@ -186,7 +186,7 @@ pub trait ClientStream: BodySource {
 }
 
 /// Returns the upstream that the user's groups choose, or else that of the route, or the default one.
-pub fn wanted_upstream(
+pub(super) fn wanted_upstream(
     plan: &Plan,
     assignment: &Assignment,
     uncounted: Option<&UncountedRequest>,
@@ -208,44 +208,44 @@ pub fn wanted_upstream(
 
 impl Exchange<'_> {
     /// The upstream that the user's groups choose, or else the default one.
-    pub fn upstream(&self) -> UpstreamIndex {
+    pub(super) fn upstream(&self) -> UpstreamIndex {
         let uncounted = self.uncounted.as_deref();
         let route = self.changes.as_ref().and_then(|changes| changes.route);
         wanted_upstream(&self.snapshot.plan, &self.assignment, uncounted, route)
     }
 
     /// Whether the version of an open page is asked, and not that of the user's group.
-    pub fn is_pinned(&self) -> bool {
+    pub(super) fn is_pinned(&self) -> bool {
         let mut inside = self.assignment.inside.iter();
         inside.any(|it| it.by == AssignedBy::Pinned)
     }
 
     /// The ID that decides groups.
-    pub fn user(&self) -> Option<UserId<'_>> {
+    pub(super) fn user(&self) -> Option<UserId<'_>> {
         self.visitor.as_ref().map(Visitor::assigned_by)
     }
 
     /// Whether the client asks for a WebSocket over HTTP/2 (RFC 8441). The translation of HTTP/2
     /// removes the `Upgrade` of any other request.
-    pub fn is_extended_connect(&self) -> bool {
+    pub(super) fn is_extended_connect(&self) -> bool {
         self.upgrade.is_some() && self.progress.protocol() == HttpProtocol::Http2
     }
 
     /// What is logged of the request's head, and the request ID if that was made here.
-    pub fn logged(&self) -> Option<(&LoggedHead<'_>, Option<&[u8]>)> {
+    pub(super) fn logged(&self) -> Option<(&LoggedHead<'_>, Option<&[u8]>)> {
         let extras = self.extras.as_ref()?;
         let id = extras.correlation.id.as_ref().filter(|id| id.made);
         Some((extras.logged.as_ref()?, id.map(RequestId::as_bytes)))
     }
 
     /// The `traceparent` that was made here.
-    pub fn begun_trace(&self) -> Option<[u8; PARENT_BYTES]> {
+    pub(super) fn begun_trace(&self) -> Option<[u8; PARENT_BYTES]> {
         let parent = self.extras.as_ref()?.correlation.begins?;
         Some(parent.text())
     }
 
     /// Adds to the exchange's spans, where they are exported.
-    pub fn trace(&self, add: impl FnOnce(&SpanRecorder)) {
+    pub(super) fn trace(&self, add: impl FnOnce(&SpanRecorder)) {
         if let Some(extras) = &self.extras
             && let Some(spans) = &extras.spans
         {
@@ -254,13 +254,13 @@ impl Exchange<'_> {
     }
 
     /// The request ID that the response carries, if there is one.
-    pub fn request_id(&self) -> Option<&[u8]> {
+    pub(super) fn request_id(&self) -> Option<&[u8]> {
         let id = self.extras.as_ref()?.correlation.id.as_ref()?;
         Some(id.as_bytes())
     }
 
     /// The body of a request that arrived whole with its head.
-    pub fn inline_body<'i>(&self, input: &'i [u8]) -> &'i [u8] {
+    pub(super) fn inline_body<'i>(&self, input: &'i [u8]) -> &'i [u8] {
         let head = self
             .head
             .as_ref()
@@ -270,7 +270,7 @@ impl Exchange<'_> {
 
     /// Completes the forwarded head for this endpoint: `traceparent` names the attempt, and `Host`
     /// the endpoint where the client named none (RFC 9112, 3.2).
-    pub fn address_to(&self, endpoint: &EndpointAddress, forwarded: &mut Vec<u8>) {
+    pub(super) fn address_to(&self, endpoint: &EndpointAddress, forwarded: &mut Vec<u8>) {
         self.trace(|spans| {
             if let Some(parent) = spans.sends_to(endpoint)
                 && let Some(at) = self
@@ -290,7 +290,7 @@ impl Exchange<'_> {
     }
 
     /// The time left until the deadline, but at most `longest`.
-    pub fn time_left(&self, longest: Duration) -> Duration {
+    pub(super) fn time_left(&self, longest: Duration) -> Duration {
         match self.deadline {
             Some(_) => self.time_left_from(Instant::now(), longest),
             None => longest,
@@ -298,27 +298,27 @@ impl Exchange<'_> {
     }
 
     /// The same as seen from this time.
-    pub fn time_left_from(&self, from: Instant, longest: Duration) -> Duration {
+    pub(super) fn time_left_from(&self, from: Instant, longest: Duration) -> Duration {
         self.deadline.map_or(longest, |deadline| {
             longest.min(deadline.saturating_duration_since(from))
         })
     }
 
     /// Whether the deadline has passed.
-    pub fn is_late(&self) -> bool {
+    pub(super) fn is_late(&self) -> bool {
         self.deadline
             .is_some_and(|deadline| Instant::now() >= deadline)
     }
 
     /// When a response whose head came at this time was journaled, in Unix milliseconds.
-    pub fn answered_ms(&self, at: Instant) -> u64 {
+    pub(super) fn answered_ms(&self, at: Instant) -> u64 {
         let latency = at.saturating_duration_since(self.began);
         let system_ms = self.began_ms + latency.as_millis() as u64;
         self.worker.journal.borrow().clock().read(at, system_ms)
     }
 
     /// What is journaled if the response does not reach its end.
-    pub fn unfinished(&self, worker: &Rc<Worker>) -> Option<Box<UnfinishedExposures>> {
+    pub(super) fn unfinished(&self, worker: &Rc<Worker>) -> Option<Box<UnfinishedExposures>> {
         let visitor = self.visitor.clone()?.into_owned();
         let units = self.units.as_deref().cloned();
         let units = units.map(|units| Box::new(units.into_owned()));

@@ -19,7 +19,7 @@ use crate::tls::CLIENT_CERTIFICATE_HEADERS;
 use http::header::COOKIE;
 
 /// A request that is forwarded.
-pub struct ForwardedRequest<'a, 'b> {
+pub(super) struct ForwardedRequest<'a, 'b> {
     /// The configuration.
     pub snapshot: &'a Snapshot,
     /// The client, and whether what it says of other clients is believed.
@@ -38,7 +38,7 @@ pub struct ForwardedRequest<'a, 'b> {
 
 /// What is to be known of a head that was written.
 #[derive(Debug, Default)]
-pub struct WrittenHead {
+pub(super) struct WrittenHead {
     /// Where `Host` is missing in it, if it is.
     pub host_at: Option<usize>,
     /// Names of isolated cookies that came without a mark.
@@ -46,7 +46,7 @@ pub struct WrittenHead {
 }
 
 /// Writes the head for whoever serves the request.
-pub fn write(
+pub(super) fn write(
     of: &ForwardedRequest<'_, '_>,
     by: ServedBy<'_>,
     request: &mut Request<'_>,
@@ -103,7 +103,7 @@ pub fn write(
 
 /// Replaces the head in `forwarded` by that for another upstream, which was not known when the
 /// request began. `input` begins with the request as it came.
-pub fn write_again(
+pub(super) fn write_again(
     client: &ClientInfo,
     exchange: &Exchange<'_>,
     by: ServedBy<'_>,
@@ -140,7 +140,7 @@ pub fn write_again(
 }
 
 /// Reads a request. What came over HTTP/2 has been measured before it was written as HTTP/1.
-pub fn read<'b>(
+pub(super) fn read<'b>(
     snapshot: &Snapshot,
     client: &ClientInfo,
     trusted: bool,

@@ -12,7 +12,7 @@ const TRACE: &str = "trace";
 /// The answer to this method, and its error.
 ///
 /// TRACE is not echoed: that would show a script what its browser hides from it.
-pub fn answer(method: &Method) -> (Response<Vec<u8>>, Option<&'static str>) {
+pub(super) fn answer(method: &Method) -> (Response<Vec<u8>>, Option<&'static str>) {
     let mut response = Response::new(Vec::new());
     let headers = response.headers_mut();
     headers.insert(ALLOW, HeaderValue::from_static(ALLOWED));

@@ -14,7 +14,7 @@ use http::{HeaderValue, Response};
 
 /// Answers a request: the whole response is written into `received`, and its head for the client
 /// into `head`. `None` where the client has left.
-pub async fn answer<C: ClientStream, H: HeadWriter>(
+pub(super) async fn answer<C: ClientStream, H: HeadWriter>(
     client: &mut C,
     exchange: &Exchange<'_>,
     local: LocalResponse,

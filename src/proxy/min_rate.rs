@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 /// bytes earn it again, up to what it began with: an upstream that takes its time costs a client
 /// nothing, and a fast beginning allows no longer pause later.
 #[derive(Debug)]
-pub struct MinRate {
+pub(super) struct MinRate {
     bytes_per_s: f64,
     credit: Duration,
     credit_max: Duration,
@@ -15,7 +15,7 @@ pub struct MinRate {
 
 impl MinRate {
     /// Asks for so many bytes in a second, with this credit.
-    pub fn new(bytes_per_s: u64, credit: Duration) -> MinRate {
+    pub(super) fn new(bytes_per_s: u64, credit: Duration) -> MinRate {
         MinRate {
             bytes_per_s: bytes_per_s.max(1) as f64,
             credit,
@@ -25,13 +25,13 @@ impl MinRate {
     }
 
     /// The client is waited for: for how long it may be, from the beginning of this wait.
-    pub fn wait(&mut self, now: Instant) -> Duration {
+    pub(super) fn wait(&mut self, now: Instant) -> Duration {
         self.since.get_or_insert(now);
         self.credit
     }
 
     /// So many bytes have come.
-    pub fn came(&mut self, now: Instant, bytes: u64) {
+    pub(super) fn came(&mut self, now: Instant, bytes: u64) {
         let waited = self
             .since
             .take()

@@ -16,8 +16,11 @@ mod connection_limits;
 mod error_response;
 mod exchange;
 mod forward;
+#[allow(unreachable_pub, reason = "fuzz targets reach parsers")]
 mod h1;
+#[allow(unreachable_pub, reason = "fuzz targets reach parsers")]
 mod h2;
+#[allow(unreachable_pub, reason = "fuzz targets reach parsers")]
 mod headers;
 mod last_hop;
 mod local_response;
@@ -27,6 +30,7 @@ mod observe;
 mod open_page;
 mod pipeline;
 mod policy;
+#[allow(unreachable_pub, reason = "fuzz targets reach parsers")]
 mod protocol_detect;
 mod request_body;
 mod respond;

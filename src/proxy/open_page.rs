@@ -27,7 +27,7 @@ type Version = (ExperimentIndex, GroupIndex);
 
 /// What is to be remembered of a request whose response is a page, or belongs to one.
 #[derive(Debug)]
-pub struct OpenPage {
+pub(super) struct OpenPage {
     /// The page.
     page: PageDigest,
     /// The version that is asked; `None` for a page of no experiment.
@@ -48,7 +48,7 @@ pub struct OpenPage {
 
 /// Asks the version of the page that a request belongs to, or that the request names. `route` is that of a
 /// request which no experiment chooses an upstream for, and `keeps` says whether the client may keep a cookie.
-pub fn follow(
+pub(super) fn follow(
     snapshot: &Snapshot,
     request: &Request<'_>,
     (assignment, route): (&mut Assignment, Option<RouteIndex>),
@@ -304,7 +304,7 @@ impl OpenPages<'_> {
 
 impl OpenPage {
     /// The token of the version that serves this page, which its upstream gets.
-    pub fn token(&self, snapshot: &Snapshot, by: ServedBy<'_>) -> Option<String> {
+    pub(super) fn token(&self, snapshot: &Snapshot, by: ServedBy<'_>) -> Option<String> {
         let (experiment, group) = self
             .served_by(by)
             .filter(|_| self.kind.opens || self.kind.frames)?;
@@ -315,7 +315,7 @@ impl OpenPage {
     }
 
     /// Returns the `Set-Cookie` that keeps the page, or the target of a redirect, if it must be kept.
-    pub fn cookie(
+    pub(super) fn cookie(
         &self,
         snapshot: &Snapshot,
         by: ServedBy<'_>,

@@ -60,7 +60,7 @@ use std::time::Instant;
     clippy::large_enum_variant,
     reason = "never kept: moved once, on the stack"
 )]
-pub enum Begun<'b> {
+pub(super) enum Begun<'b> {
     /// A head that is not complete.
     Incomplete,
     /// A head that cannot be parsed.
@@ -71,7 +71,7 @@ pub enum Begun<'b> {
 
 /// Runs the phases parse, admit, identify and assign for the request at the beginning of `input`,
 /// the first or a later one of its connection, and writes the head that the upstream gets.
-pub fn begin<'b>(
+pub(super) fn begin<'b>(
     worker: &'b Rc<Worker>,
     snapshot: Rc<Snapshot>,
     (client, requests_before): (&Rc<ClientInfo>, u32),
@@ -518,7 +518,7 @@ fn rest_of_body(
 /// Runs the phases acquire, send, record and respond, or answers in the upstream's place. Reads the
 /// upstream's bytes into `received` and writes the client's head into `head`. `responding` gets the response: it is larger
 /// than what should be moved from phase to phase. `None` when the client has left, which resolves `left`, too.
-pub async fn exchange_with_upstream<C: ClientStream, H: HeadWriter>(
+pub(super) async fn exchange_with_upstream<C: ClientStream, H: HeadWriter>(
     client: &mut C,
     exchange: &Exchange<'_>,
     (input, forwarded): (&[u8], &mut Vec<u8>),

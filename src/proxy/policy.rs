@@ -19,7 +19,7 @@ use crate::proxy::snapshot::Worker;
 use std::time::Duration;
 
 /// What the file says that a request must be told apart by.
-pub fn correlation<'a>(
+pub(super) fn correlation<'a>(
     plan: &Plan,
     fields: impl HeaderView<'a>,
     trusted: bool,
@@ -31,7 +31,7 @@ pub fn correlation<'a>(
 }
 
 /// How long an upstream may pause in the middle of an answer. Events are waited for.
-pub fn pause_max(plan: &Plan, of_events: bool) -> Duration {
+pub(super) fn pause_max(plan: &Plan, of_events: bool) -> Duration {
     match of_events {
         true => plan.timeouts.tunnel,
         false => plan.timeouts.body,
@@ -39,13 +39,13 @@ pub fn pause_max(plan: &Plan, of_events: bool) -> Duration {
 }
 
 /// Whether this visitor may be recorded.
-pub fn consents<'a>(plan: &Plan, fields: impl HeaderView<'a>) -> bool {
+pub(super) fn consents<'a>(plan: &Plan, fields: impl HeaderView<'a>) -> bool {
     let consent = plan.consent.as_ref();
     consent.is_none_or(|consent| consent.is_given(fields))
 }
 
 /// Why a request is not counted, if it is not. `visitor` is the user whom it names.
-pub fn not_counted<'a>(
+pub(super) fn not_counted<'a>(
     (plan, robots): (&Plan, &RobotCache),
     request: impl RequestView<'a>,
     visitor: Option<&Visitor<'_>>,
@@ -55,7 +55,7 @@ pub fn not_counted<'a>(
 }
 
 /// Counts how often an ID comes. An ID that was minted just now comes for the first time.
-pub fn note_id(worker: &Worker, plan: &Plan, visitor: Option<&Visitor<'_>>) {
+pub(super) fn note_id(worker: &Worker, plan: &Plan, visitor: Option<&Visitor<'_>>) {
     let known = visitor.filter(|visitor| !visitor.is_new());
     let id = known.map(Visitor::user);
     let shown = || id.map_or(String::new(), |id| plan.identity.keep.shown(id));
@@ -64,7 +64,7 @@ pub fn note_id(worker: &Worker, plan: &Plan, visitor: Option<&Visitor<'_>>) {
 }
 
 /// What a token asks for, if it is sound and for an experiment and group of this plan.
-pub fn honour(plan: &Plan, brought: &OverrideToken, now_ms: u64) -> Option<Override> {
+pub(super) fn honour(plan: &Plan, brought: &OverrideToken, now_ms: u64) -> Option<Override> {
     let secret = plan.override_secret.as_ref()?;
     let forced = override_token::verify(secret.reveal().as_bytes(), &brought.token, now_ms / 1000);
     let forced = forced
@@ -78,7 +78,7 @@ pub fn honour(plan: &Plan, brought: &OverrideToken, now_ms: u64) -> Option<Overr
 }
 
 /// A new ID for the sender of a request, unless the system has no random numbers to give.
-pub fn mint<'a>(
+pub(super) fn mint<'a>(
     plan: &Plan,
     request: impl RequestView<'a>,
     now_ms: u64,
@@ -96,13 +96,13 @@ pub fn mint<'a>(
 }
 
 /// What the request names besides the user, where experiments divide such units.
-pub fn units<'a>(plan: &Plan, request: impl RequestView<'a>) -> Option<Box<Units<'a>>> {
+pub(super) fn units<'a>(plan: &Plan, request: impl RequestView<'a>) -> Option<Box<Units<'a>>> {
     let wanted = !plan.units.is_empty();
     wanted.then(|| Box::new(Units::of(&plan.units, plan.identity.id_bytes_max, request)))
 }
 
 /// The groups that the user was in before, by the cookie; `None` where no experiment is sticky.
-pub fn kept_groups<'a>(
+pub(super) fn kept_groups<'a>(
     plan: &Plan,
     fields: impl HeaderView<'a>,
     visitor: Option<&Visitor<'_>>,
@@ -119,7 +119,7 @@ pub fn kept_groups<'a>(
 }
 
 /// The cookie that keeps the user in the groups of sticky experiments; `None` if the client has the same.
-pub fn keep_groups(
+pub(super) fn keep_groups(
     plan: &Plan,
     visitor: &Visitor<'_>,
     kept: &KeptGroups,
@@ -147,7 +147,7 @@ pub fn keep_groups(
 }
 
 /// The cookie that keeps an override which came in a link.
-pub fn keep_override(
+pub(super) fn keep_override(
     brought: &OverrideToken,
     forced: &Override,
     now_ms: u64,
@@ -160,7 +160,7 @@ pub fn keep_override(
 }
 
 /// Counts an error and logs its cause.
-pub fn log_error(worker: &Worker, error: &ProxyError) {
+pub(super) fn log_error(worker: &Worker, error: &ProxyError) {
     worker.telemetry().refusals.add();
     let cause = error
         .source

@@ -20,10 +20,10 @@ use tokio::io::AsyncWrite;
 /// How long a client that asked first is kept waiting for the upstream's word (RFC 9110, 10.1.1).
 const CONTINUE_AFTER: Duration = Duration::from_secs(1);
 /// What tells a client that it may go on.
-pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+pub(super) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// Where a body comes from, framed as HTTP/1 frames it.
-pub trait BodySource {
+pub(super) trait BodySource {
     /// Appends what comes next; nothing, when no more will come.
     fn poll_bytes(
         &mut self,
@@ -34,7 +34,7 @@ pub trait BodySource {
 
 /// A body on its way.
 #[derive(Debug)]
-pub struct RequestBody {
+pub(super) struct RequestBody {
     rest: BodyReader,
     /// Whether it goes on in chunks.
     chunked: bool,
@@ -74,7 +74,7 @@ enum State {
 impl RequestBody {
     /// The body of a request by this plan, which begins with `buffer`; with `waits`, the client
     /// sends it when it is told to. Without `trailers`, those that come are not passed on.
-    pub fn new(
+    pub(super) fn new(
         plan: &Plan,
         reserved: &Rc<ReservedNames>,
         body: Body,
@@ -106,22 +106,22 @@ impl RequestBody {
     }
 
     /// How many bytes of it have come.
-    pub fn bytes(&self) -> u64 {
+    pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }
 
     /// Whether all of it was given to the upstream.
-    pub fn is_through(&self) -> bool {
+    pub(super) fn is_through(&self) -> bool {
         self.state == State::Through
     }
 
     /// Whether a part of it was given to an upstream, and cannot be given to another.
-    pub fn has_begun(&self) -> bool {
+    pub(super) fn has_begun(&self) -> bool {
         self.begun
     }
 
     /// What the client did wrong.
-    pub fn fault(&self) -> Option<ErrorCode> {
+    pub(super) fn fault(&self) -> Option<ErrorCode> {
         match self.state {
             State::Fault(reason) => Some(reason),
             _ => None,
@@ -129,30 +129,30 @@ impl RequestBody {
     }
 
     /// Whether the client waits to be told that it may go on.
-    pub fn waits(&self) -> bool {
+    pub(super) fn waits(&self) -> bool {
         self.waits
     }
 
     /// Ends the wait for `100 Continue`. Returns whether one must be sent: not to a client that has
     /// sent its body already.
-    pub fn go(&mut self) -> bool {
+    pub(super) fn go(&mut self) -> bool {
         self.patience.stop();
         std::mem::replace(&mut self.waits, false) && self.buffer.is_empty()
     }
 
     /// The head of the answer has come: how slowly the rest comes matters to nobody.
-    pub fn answered(&mut self) {
+    pub(super) fn answered(&mut self) {
         self.answered = true;
         self.trickle = None;
     }
 
     /// What came behind the body.
-    pub fn into_left(self) -> Vec<u8> {
+    pub(super) fn into_left(self) -> Vec<u8> {
         self.buffer
     }
 
     /// Puts what has come of it behind the head, if the upstream need not be asked first.
-    pub fn begin(&mut self, head: &mut Vec<u8>) {
+    pub(super) fn begin(&mut self, head: &mut Vec<u8>) {
         if !self.waits
             && let Err(reason) = self.take()
         {
@@ -165,7 +165,7 @@ impl RequestBody {
     }
 
     /// Moves what can be moved now. Says whether something was.
-    pub fn poll(
+    pub(super) fn poll(
         &mut self,
         context: &mut Context<'_>,
         client: &mut impl BodySource,
@@ -256,12 +256,12 @@ impl RequestBody {
     }
 
     /// Whether the upstream has taken too long to say whether it wants the body.
-    pub fn poll_patience(&mut self, context: &mut Context<'_>) -> bool {
+    pub(super) fn poll_patience(&mut self, context: &mut Context<'_>) -> bool {
         self.waits && self.patience.poll_over(context, CONTINUE_AFTER)
     }
 
     /// All of it, for watershed itself, up to so many bytes.
-    pub async fn collect(
+    pub(super) async fn collect(
         &mut self,
         client: &mut impl BodySource,
         bytes_max: u64,

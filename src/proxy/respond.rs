@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 /// How a response came about.
 #[derive(Clone, Copy, Debug)]
-pub struct Provenance {
+pub(super) struct Provenance {
     /// The upstream that has answered, unless watershed did.
     pub upstream: Option<UpstreamIndex>,
     /// Whether it is changed as the file says, which errors are not.
@@ -43,7 +43,7 @@ pub struct Provenance {
 impl Provenance {
     /// Of a response that watershed made itself. No version has served, also where another one was asked in the
     /// place of the group's.
-    pub fn own(unread: bool) -> Provenance {
+    pub(super) fn own(unread: bool) -> Provenance {
         Provenance {
             upstream: None,
             is_changed: false,
@@ -57,7 +57,7 @@ impl Provenance {
 
 impl Exchange<'_> {
     /// Records an upstream's response and writes the head that the client gets.
-    pub fn respond(
+    pub(super) fn respond(
         &self,
         worker: &Worker,
         mut response: ResponseHead<'_>,
@@ -76,7 +76,7 @@ impl Exchange<'_> {
 
     /// Records an error and writes its response, whole into `received` and its head for the client.
     /// `None` if that response cannot be parsed, which does not happen.
-    pub fn respond_error(
+    pub(super) fn respond_error(
         &self,
         worker: &Worker,
         code: ErrorCode,
@@ -100,7 +100,7 @@ impl Exchange<'_> {
 
     /// Records a response that a route or a group of the user makes, which stands whole in `received`,
     /// and writes its head.
-    pub fn respond_by_plan(
+    pub(super) fn respond_by_plan(
         &self,
         worker: &Worker,
         received: &[u8],
@@ -123,7 +123,7 @@ impl Exchange<'_> {
 
     /// Writes the head of a response of watershed's own, which stands in `received` and is not
     /// recorded. `error` is the token of what was wrong with the request.
-    pub fn respond_locally(
+    pub(super) fn respond_locally(
         &self,
         worker: &Worker,
         received: &[u8],

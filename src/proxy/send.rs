@@ -25,7 +25,7 @@ use tokio::io::{AsyncReadExt, AsyncWrite};
 const INTERIM_MAX: usize = 64;
 
 /// One attempt: what is sent, and where the response goes.
-pub struct SendAttempt<'a, H> {
+pub(super) struct SendAttempt<'a, H> {
     /// The exchange.
     pub exchange: &'a Exchange<'a>,
     /// Whose version answers.
@@ -45,7 +45,7 @@ pub struct SendAttempt<'a, H> {
 }
 
 /// Why an attempt has brought no response.
-pub enum Failed {
+pub(super) enum Failed {
     /// The connection broke; `unsent` if that was before a byte of the request was taken.
     Broken {
         /// What the system reported.
@@ -75,7 +75,7 @@ enum Waited {
 impl Failed {
     /// The error that is answered, and whether nothing of the request was taken. Counts it against
     /// the endpoint, if that is to blame. `None` when the client has left.
-    pub fn into_error(
+    pub(super) fn into_error(
         self,
         exchange: &Exchange<'_>,
         connection: &PooledConnection,
@@ -248,7 +248,7 @@ impl<'a> Sending<'a> {
 
 /// Sends the request and reads until the head of the final response is complete. `left` resolves
 /// when the client has left.
-pub async fn attempt<C: ClientStream, H: HeadWriter>(
+pub(super) async fn attempt<C: ClientStream, H: HeadWriter>(
     client: &mut C,
     stream: &mut Stream,
     attempt: SendAttempt<'_, H>,
@@ -323,7 +323,7 @@ pub async fn attempt<C: ClientStream, H: HeadWriter>(
 }
 
 /// Passes a response on that was refused, because no other version stands in. Its head is in `received`.
-pub fn keep<H: HeadWriter>(
+pub(super) fn keep<H: HeadWriter>(
     worker: &Worker,
     exchange: &Exchange<'_>,
     (by, stream): (ServedBy<'_>, &Stream),

@@ -17,7 +17,7 @@ const LINGER_BYTES: usize = 16 << 20;
 
 /// Reads until the client closes, too, or a moment has passed. What arrives at a closed socket
 /// makes the system reset the connection, and a reset may cost the client the last response.
-pub async fn linger(stream: &mut (impl AsyncRead + Unpin)) {
+pub(super) async fn linger(stream: &mut (impl AsyncRead + Unpin)) {
     let mut rest = [0; 4096];
     let drained = async {
         let mut left = LINGER_BYTES;
@@ -39,11 +39,11 @@ const UNSENT_BYTES: u32 = 128 << 10;
 
 /// A handle of a socket; clones are of the same one.
 #[derive(Clone, Debug)]
-pub struct Socket(Rc<TcpStream>);
+pub(super) struct Socket(Rc<TcpStream>);
 
 impl Socket {
     /// A handle of this one.
-    pub fn new(stream: TcpStream) -> Socket {
+    pub(super) fn new(stream: TcpStream) -> Socket {
         // Only costs latency where the system does not want it.
         let _ = stream.set_nodelay(true);
         #[cfg(target_os = "linux")]
@@ -53,12 +53,12 @@ impl Socket {
 
     /// Waits until the other side has reset the connection. That it only stops sending is no
     /// reset: it may wait for its answer.
-    pub async fn reset(&self) {
+    pub(super) async fn reset(&self) {
         let _ = self.0.ready(Interest::ERROR).await;
     }
 
     /// Ends a connection on which the last response was sent, so that the client can read it.
-    pub async fn close(mut self) {
+    pub(super) async fn close(mut self) {
         if self.shutdown().await.is_ok() {
             linger(&mut self).await;
         }
@@ -66,7 +66,7 @@ impl Socket {
 
     /// Makes the end of this connection a reset, so that what was sent of an answer that only the
     /// end of the connection delimits does not look whole.
-    pub fn spoil(&self) {
+    pub(super) fn spoil(&self) {
         let _ = socket2::SockRef::from(&*self.0).set_linger(Some(Duration::ZERO));
     }
 }

@@ -8,20 +8,25 @@ use tokio::time::{Instant, Sleep};
 
 /// A wait with an end. To wait anew costs a note; the timer is moved when it goes off too early.
 #[derive(Debug, Default)]
-pub struct Timer {
+pub(super) struct Timer {
     until: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Timer {
     /// What was waited for has come.
-    pub fn stop(&mut self) {
+    pub(super) fn stop(&mut self) {
         self.until = None;
     }
 
     /// Begins to wait anew `from` then: the task is woken when, or before, the wait has taken this
     /// long.
-    pub fn begin(&mut self, context: &mut Context<'_>, from: std::time::Instant, within: Duration) {
+    pub(super) fn begin(
+        &mut self,
+        context: &mut Context<'_>,
+        from: std::time::Instant,
+        within: Duration,
+    ) {
         let until = Instant::from_std(from) + within;
         self.until = Some(until);
         let wakes = |timer: &Pin<Box<Sleep>>| !timer.is_elapsed() && timer.deadline() <= until;
@@ -32,7 +37,7 @@ impl Timer {
     }
 
     /// Whether the wait, which begins with the first call, has taken this long.
-    pub fn poll_over(&mut self, context: &mut Context<'_>, within: Duration) -> bool {
+    pub(super) fn poll_over(&mut self, context: &mut Context<'_>, within: Duration) -> bool {
         let until = *self.until.get_or_insert_with(|| Instant::now() + within);
         let timer = self
             .timer
@@ -50,7 +55,7 @@ impl Timer {
     }
 
     /// A write that waits for the other side, for so long and no longer.
-    pub fn in_time<T>(
+    pub(super) fn in_time<T>(
         &mut self,
         context: &mut Context<'_>,
         within: Duration,

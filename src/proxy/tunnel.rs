@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 
 /// One side: its stream, and what was read of it already.
 #[derive(Debug)]
-pub struct TunnelSide<S> {
+pub(super) struct TunnelSide<S> {
     /// The stream.
     pub stream: S,
     /// What was read of it already.
@@ -19,7 +19,7 @@ pub struct TunnelSide<S> {
 
 /// How long nothing may move.
 #[derive(Clone, Copy, Debug)]
-pub struct IdleLimits {
+pub(super) struct IdleLimits {
     /// Either way.
     max: Duration,
     /// To a client that does not read what waits for it.
@@ -37,7 +37,7 @@ impl From<&Timeouts> for IdleLimits {
 
 /// Passes bytes between a client and its upstream. An end of one is passed on; both are ended when
 /// nothing moves for too long, or when the client does not take what was sent to it.
-pub async fn run<A, B>(
+pub(super) async fn run<A, B>(
     client: TunnelSide<A>,
     upstream: TunnelSide<B>,
     quiet: IdleLimits,

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use tokio::io::AsyncReadExt;
 
 /// A request body that goes on beside the response, and where it goes.
-pub type Beside<'a> = Option<(&'a mut RequestBody, &'a mut Stream)>;
+pub(super) type Beside<'a> = Option<(&'a mut RequestBody, &'a mut Stream)>;
 
 /// What waiting for an upstream has brought.
-pub enum UpstreamRead {
+pub(super) enum UpstreamRead {
     /// More of the body.
     More,
     /// The upstream has closed its side.
@@ -26,7 +26,7 @@ pub enum UpstreamRead {
 
 /// Reads more of a response's body into `received`, within `pause_max`, beside a request body that
 /// goes on. `left` resolves when the client has left.
-pub async fn read(
+pub(super) async fn read(
     client: &mut impl ClientStream,
     (stream, mut body): (&mut Stream, Option<&mut RequestBody>),
     received: &mut impl BufMut,

@@ -36,7 +36,7 @@ const START_WITHIN: Duration = Duration::from_secs(3);
 
 /// Makes the plan that is served, and publishes its changes.
 #[derive(Debug)]
-pub struct ActivePlan {
+pub(super) struct ActivePlan {
     inputs: Mutex<PlanInputs>,
     plans: watch::Sender<Arc<Plan>>,
     /// Notified when another file is loaded, so that the store knows of it at once.
@@ -61,7 +61,7 @@ struct PlanInputs {
 impl ActivePlan {
     /// Serves this plan of `file` with these decisions, and signs with these secrets. An error names
     /// promotions that the file takes the upstream from.
-    pub fn new(
+    pub(super) fn new(
         plan: Plan,
         file: Option<&Path>,
         known: KnownDecisions,
@@ -94,13 +94,13 @@ impl ActivePlan {
     }
 
     /// Returns the plan that is served.
-    pub fn plan(&self) -> Arc<Plan> {
+    pub(super) fn plan(&self) -> Arc<Plan> {
         Arc::clone(&self.plans.borrow())
     }
 
     /// Returns what decisions would make of another plan of the file, and whom it would affect by what it makes of
     /// promotions.
-    pub fn preview(&self, plan: &Plan) -> (DecidedPlan, Vec<String>) {
+    pub(super) fn preview(&self, plan: &Plan) -> (DecidedPlan, Vec<String>) {
         let now_ms = now_ms();
         let inputs = self.inputs();
         let known = inputs.expected(now_ms);
@@ -112,7 +112,7 @@ impl ActivePlan {
     }
 
     /// Replaces the plan of the file.
-    pub fn load(&self, plan: Plan) {
+    pub(super) fn load(&self, plan: Plan) {
         self.change(|inputs| {
             let before = std::mem::replace(&mut inputs.plan, plan);
             let says = |plan: &Plan| (plan.definitions.clone(), plan.retired.clone());
@@ -131,7 +131,7 @@ impl ActivePlan {
 
     /// Returns the names of the file's endpoints, and the name servers that know their addresses.
     #[cfg(feature = "dns")]
-    pub fn names(&self) -> (BTreeSet<EndpointName>, Box<[SocketAddr]>) {
+    pub(super) fn names(&self) -> (BTreeSet<EndpointName>, Box<[SocketAddr]>) {
         let inputs = self.inputs();
         let upstreams = inputs.plan.upstreams.iter();
         let endpoints = upstreams.flat_map(|upstream| &upstream.endpoints);
@@ -141,7 +141,7 @@ impl ActivePlan {
 
     /// Replaces the addresses of names.
     #[cfg(feature = "dns")]
-    pub fn resolve(&self, names: ResolvedNames) {
+    pub(super) fn resolve(&self, names: ResolvedNames) {
         self.change(|inputs| inputs.names = names);
     }
 
@@ -267,7 +267,7 @@ impl ActivePlan {
     }
 
     /// Follows the decisions of the store, and the schedules of experiments. A notification makes it read them at once.
-    pub async fn follow(
+    pub(super) async fn follow(
         self: Arc<Self>,
         store: Arc<dyn Store>,
         file: PathBuf,
@@ -305,7 +305,7 @@ impl ActivePlan {
 
 /// Returns the decisions before this start: those of the store or, if it is unavailable, those that this
 /// machine knew last. A group that was rolled back must not come back with a restart.
-pub async fn recall(store: &dyn Store, file: &Path, problems: &Problems) -> KnownDecisions {
+pub(super) async fn recall(store: &dyn Store, file: &Path, problems: &Problems) -> KnownDecisions {
     let asked = tokio::time::timeout(START_WITHIN, KnownDecisions::read(store)).await;
     let read = read(file);
     let problem = read.as_ref().err().cloned();
@@ -361,7 +361,7 @@ fn read(file: &Path) -> Result<KnownDecisions, String> {
 }
 
 /// Returns the local copy of the decisions, beside the journals.
-pub fn file(plan: &Plan) -> PathBuf {
+pub(super) fn file(plan: &Plan) -> PathBuf {
     plan.journal.path.join("decided.json")
 }
 

@@ -38,7 +38,7 @@ use tokio::sync::{Mutex, Notify, mpsc, watch};
 const INGEST_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The tasks beside the workers.
-pub struct Background {
+pub(super) struct Background {
     telemetry: Arc<Telemetry>,
     /// Tasks that end in [`Phase::Closing`], and nothing waits for them.
     _others: Vec<Task>,
@@ -54,7 +54,7 @@ pub struct Background {
 }
 
 /// The listeners of the admin API.
-pub struct AdminListeners {
+pub(super) struct AdminListeners {
     /// The listener of the whole API.
     pub admin: TcpListener,
     /// The listener for health checks and metrics only.
@@ -71,7 +71,7 @@ struct Start<'a> {
 
 impl Background {
     /// Starts all tasks. `inbox` receives sampled spans; changes of `file` are loaded.
-    pub fn spawn(
+    pub(super) fn spawn(
         opened: Opened,
         shared: SharedState,
         inbox: otel::Inbox,
@@ -142,7 +142,7 @@ impl Background {
     }
 
     /// Ends all tasks after the workers, in the order in which records move.
-    pub async fn end(self, supervisor: &Supervisor) {
+    pub(super) async fn end(self, supervisor: &Supervisor) {
         supervisor.enter(Phase::Closing);
         // The admin API ends before the journal of the events that it accepts.
         self.admin.ended().await;
@@ -199,7 +199,7 @@ fn sources(opened: &Opened, shared: &SharedState, board: Arc<notify::Board>) -> 
 }
 
 /// Starts successors until the process stops.
-pub fn handover(supervisor: &Supervisor, handover: Handover) -> Task {
+pub(super) fn handover(supervisor: &Supervisor, handover: Handover) -> Task {
     let handover = Arc::new(Mutex::new(handover));
     let start = move || Handover::run(Arc::clone(&handover));
     supervisor.spawn_until(

@@ -36,7 +36,7 @@ impl KnownName {
 
 /// Asks for the names of all endpoints, again whenever their time is over. Ends when there can be no
 /// more plans.
-pub async fn follow(active: Arc<ActivePlan>, mut plans: watch::Receiver<Arc<Plan>>) {
+pub(super) async fn follow(active: Arc<ActivePlan>, mut plans: watch::Receiver<Arc<Plan>>) {
     let mut known: BTreeMap<EndpointName, KnownName> = BTreeMap::new();
     let mut asked: Option<(Box<[SocketAddr]>, Option<DnsResolver>)> = None;
     loop {

@@ -130,7 +130,7 @@ impl FileDecision {
 }
 
 /// Planned starts and ends that have passed since the file said so, and that the store does not know of.
-pub fn passed_times(
+pub(super) fn passed_times(
     plan: &Plan,
     known: (&StandingDecisions, &StoredDefinitions),
     now_ms: u64,

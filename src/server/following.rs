@@ -8,7 +8,7 @@ use std::panic::resume_unwind;
 use tokio::task::JoinSet;
 
 /// Does this work, all of it at the same time, on a thread of this name. A panic ends all of it.
-pub async fn keep<F>(name: &'static str, work: impl IntoIterator<Item = F>) -> io::Result<()>
+pub(super) async fn keep<F>(name: &'static str, work: impl IntoIterator<Item = F>) -> io::Result<()>
 where
     F: Future<Output = ()> + Send + 'static,
 {

@@ -10,7 +10,7 @@ const INTERVAL: Duration = Duration::from_secs(2);
 const LOGGED_MAX: usize = 64;
 
 /// Logs each frequent ID once.
-pub async fn warn(telemetry: Arc<Telemetry>) {
+pub(super) async fn warn(telemetry: Arc<Telemetry>) {
     let mut logged = BTreeSet::new();
     loop {
         for line in new(&telemetry.frequent_ids(), &mut logged) {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex, mpsc};
 
 /// So many loads wait for a store that is away; further ones are not kept.
-pub const WAITING_MAX: usize = 64;
+pub(super) const WAITING_MAX: usize = 64;
 /// How long to wait for a store that is away.
 const RETRY: Duration = Duration::from_secs(2);
 /// So many files of other replicas are compared with a new one.
@@ -23,7 +23,7 @@ const SAMPLE: u32 = 10_000;
 
 /// A file that this process has loaded.
 #[derive(Clone, Debug)]
-pub struct Load {
+pub(super) struct Load {
     /// Its content as JSON, with its secrets hidden.
     pub content: Arc<str>,
     /// A digest of its secrets.
@@ -38,7 +38,7 @@ pub struct Load {
 
 /// What outlives a panic of the task.
 #[derive(Debug)]
-pub struct FileRecorder {
+pub(super) struct FileRecorder {
     loads: mpsc::Receiver<Load>,
     /// The load that the store does not have yet.
     pending: Option<Load>,
@@ -48,7 +48,7 @@ pub struct FileRecorder {
 
 impl FileRecorder {
     /// Records these loads.
-    pub fn new(loads: mpsc::Receiver<Load>) -> FileRecorder {
+    pub(super) fn new(loads: mpsc::Receiver<Load>) -> FileRecorder {
         FileRecorder {
             loads,
             pending: None,
@@ -58,7 +58,7 @@ impl FileRecorder {
 }
 
 /// Records loads until the sender is gone. `path` is that of the file.
-pub async fn keep(
+pub(super) async fn keep(
     recorder: Arc<Mutex<FileRecorder>>,
     store: Arc<dyn Store>,
     path: PathBuf,

@@ -28,7 +28,7 @@ const WAITED_LOW_MS: u64 = 2_000;
 
 /// Ingests every `interval` until [`Phase::Flushing`], and then the records that are left.
 /// `restarted` is true after a panic.
-pub async fn keep(
+pub(super) async fn keep(
     ingestor: Arc<Mutex<Ingestor>>,
     interval: Duration,
     phase: PhaseWatch,

@@ -11,7 +11,7 @@ use std::io;
 use std::sync::Arc;
 
 /// Returns the options of the journals: one for each worker, and one for events that servers report.
-pub fn options(plan: &Plan, telemetry: &Arc<Telemetry>) -> Options {
+pub(super) fn options(plan: &Plan, telemetry: &Arc<Telemetry>) -> Options {
     let telemetry = Arc::clone(telemetry);
     Options {
         hold_bytes_max: backlogs(plan).collect(),
@@ -31,7 +31,7 @@ fn backlogs(plan: &Plan) -> impl Iterator<Item = u64> {
 
 /// Journals for the tasks that read them beside ingestion.
 #[derive(Clone)]
-pub struct Followed {
+pub(super) struct Followed {
     /// Those of the archive, if there is one.
     pub archive: Option<FoundJournals>,
     /// Those of each destination of `forward`.
@@ -40,7 +40,7 @@ pub struct Followed {
 
 impl Followed {
     /// Makes further readers of these journals.
-    pub fn new(plan: &Plan, readers: &mut [Reader]) -> anyhow::Result<Followed> {
+    pub(super) fn new(plan: &Plan, readers: &mut [Reader]) -> anyhow::Result<Followed> {
         let found = || FoundJournals::default();
         let followed = Followed {
             archive: plan.archive.as_ref().map(|_| found()),
@@ -62,7 +62,11 @@ impl Followed {
 }
 
 /// Opens the folder of journals, and reports those that are not read.
-pub fn open(plan: &Plan, options: &Options, telemetry: &Telemetry) -> anyhow::Result<Journals> {
+pub(super) fn open(
+    plan: &Plan,
+    options: &Options,
+    telemetry: &Telemetry,
+) -> anyhow::Result<Journals> {
     let interval = plan.journal.sync_interval;
     let journals = journal::open(&plan.journal.path, plan.workers + 1, interval, options);
     let journals = journals.map_err(|error| {
@@ -74,7 +78,7 @@ pub fn open(plan: &Plan, options: &Options, telemetry: &Telemetry) -> anyhow::Re
 }
 
 /// Makes the ingestion from the journals to the store, which also adopts journals of ended processes.
-pub fn ingestion(
+pub(super) fn ingestion(
     plan: &Plan,
     (readers, followed): (Vec<Reader>, Followed),
     store: &Arc<dyn Store>,

@@ -10,13 +10,13 @@ use std::net::{SocketAddr, TcpListener};
 use tokio::sync::watch;
 
 /// The name of an inherited public socket (systemd: `FileDescriptorName=`).
-pub const PUBLIC: &str = "public";
+pub(super) const PUBLIC: &str = "public";
 /// The name of an inherited socket for TLS.
-pub const SECURE: &str = "tls";
+pub(super) const SECURE: &str = "tls";
 /// The name of an inherited socket for the admin API.
-pub const ADMIN: &str = "admin";
+pub(super) const ADMIN: &str = "admin";
 /// The name of an inherited socket for health checks and metrics.
-pub const HEALTH: &str = "health";
+pub(super) const HEALTH: &str = "health";
 
 /// Which other process holds the public listeners.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,11 +8,11 @@ const NICE: i32 = 15;
 
 /// A runtime whose thread has a lower priority. Dropping it does not block, because it is dropped in
 /// async code.
-pub struct LowPriorityRuntime(Option<Runtime>);
+pub(super) struct LowPriorityRuntime(Option<Runtime>);
 
 impl LowPriorityRuntime {
     /// Makes a runtime with one thread of this name.
-    pub fn new(name: &'static str) -> io::Result<LowPriorityRuntime> {
+    pub(super) fn new(name: &'static str) -> io::Result<LowPriorityRuntime> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name(name)
@@ -23,7 +23,7 @@ impl LowPriorityRuntime {
     }
 
     /// Returns the runtime's handle.
-    pub fn handle(&self) -> Option<&Handle> {
+    pub(super) fn handle(&self) -> Option<&Handle> {
         self.0.as_ref().map(Runtime::handle)
     }
 }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 /// Journals, store, decisions and secrets.
-pub struct Opened {
+pub(super) struct Opened {
     /// Counters.
     pub telemetry: Arc<Telemetry>,
     /// Supervises tasks and threads.
@@ -48,7 +48,7 @@ pub struct Opened {
 
 impl Opened {
     /// Opens everything for the plan of `file`. An unavailable store is not an error.
-    pub async fn open(plan: Plan, file: Option<&Path>) -> anyhow::Result<Opened> {
+    pub(super) async fn open(plan: Plan, file: Option<&Path>) -> anyhow::Result<Opened> {
         let telemetry = Arc::new(Telemetry::new(plan.workers + 1));
         telemetry.reload.started();
         let store = stores::store_of(&plan.store)?;
@@ -92,7 +92,7 @@ impl Opened {
     }
 
     /// Returns the plan that is served now.
-    pub fn plan(&self) -> Arc<Plan> {
+    pub(super) fn plan(&self) -> Arc<Plan> {
         Arc::clone(&self.plans.borrow())
     }
 }

@@ -52,7 +52,7 @@ pub enum LossReason {
 
 /// Says whom it affects that an experiment leaves the file after a decision that has given all its users control, if they get
 /// another version then.
-pub fn left_after_decision(
+pub(super) fn left_after_decision(
     plan: &Plan,
     name: &str,
     before: &StoredDefinition,
@@ -79,7 +79,7 @@ pub fn left_after_decision(
 
 /// The promotion of an experiment that is not in the file, with its definition as a plan, and the group; an error if
 /// the definition cannot be read.
-pub fn promoted(
+pub(super) fn promoted(
     plan: &Plan,
     name: &str,
     before: &StoredDefinition,
@@ -143,7 +143,7 @@ pub fn promoted(
 }
 
 /// The promotion of a group that an experiment of the file does not have any more.
-pub fn without_group(
+pub(super) fn without_group(
     plan: &Plan,
     experiment: &Experiment,
     decision: &StandingDecision,
@@ -167,7 +167,7 @@ pub fn without_group(
 }
 
 /// An experiment of a definition, promoted, for this plan; `None` where the upstream of the group is gone.
-pub fn restored(plan: &mut Plan, before: &Plan, group: GroupIndex) -> Option<Experiment> {
+pub(super) fn restored(plan: &mut Plan, before: &Plan, group: GroupIndex) -> Option<Experiment> {
     let mut experiment = before.experiments.first()?.clone();
     let named = |index: UpstreamIndex| {
         let name = &before.upstream(index).name;
@@ -216,7 +216,7 @@ fn unit_of(plan: &mut Plan, before: &Plan, unit: usize) -> UnitIndex {
 
 /// Whether two definitions of an experiment mean the same versions for the same requests: the same
 /// conditions, salt, groups and upstreams, however they are written.
-pub fn is_same_version(one: &str, other: &str) -> bool {
+pub(super) fn is_same_version(one: &str, other: &str) -> bool {
     let version = |text: &str| {
         let plan = config::restore_counted(text).ok()?;
         let own = plan.experiments.first()?;

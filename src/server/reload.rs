@@ -29,7 +29,7 @@ const MISSING_REPORTED: u32 = 6;
 
 /// The state that survives a panic of the reload.
 #[derive(Debug)]
-pub struct Reloads {
+pub(super) struct Reloads {
     /// Requests of the admin API.
     asked: mpsc::Receiver<admin::ReloadRequest>,
     /// Receives each file that was loaded.
@@ -70,7 +70,7 @@ enum WatchedFile {
 
 impl Reloads {
     /// Watches this file, which the plan was loaded from. Changes are noticed from now on.
-    pub fn new(
+    pub(super) fn new(
         file: Option<&Path>,
         plan: &Plan,
         asked: mpsc::Receiver<admin::ReloadRequest>,
@@ -220,7 +220,7 @@ impl WatchedFile {
 
 /// Loads the file again when it changes, on SIGHUP, and on request of the admin API. An invalid file
 /// changes nothing.
-pub async fn reload(
+pub(super) async fn reload(
     file: Option<PathBuf>,
     active: Arc<ActivePlan>,
     telemetry: Arc<Telemetry>,
@@ -292,7 +292,12 @@ pub async fn reload(
 }
 
 /// Hands the loaded file to the history.
-pub fn record(loads: &mpsc::Sender<Load>, active: &ActivePlan, by: String, source: DecidedBy) {
+pub(super) fn record(
+    loads: &mpsc::Sender<Load>,
+    active: &ActivePlan,
+    by: String,
+    source: DecidedBy,
+) {
     let plan = active.plan();
     let load = Load {
         content: Arc::clone(&plan.content),

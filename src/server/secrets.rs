@@ -25,7 +25,7 @@ const START_WITHIN: Duration = Duration::from_secs(3);
 
 /// The secrets. The first one signs, all of them verify.
 #[derive(Clone, Debug)]
-pub struct Secrets {
+pub(super) struct Secrets {
     file: PathBuf,
     known: Vec<String>,
     /// Why the file must not be written: it is of a newer version, or cannot be read.
@@ -51,7 +51,7 @@ struct Format {
 
 impl Secrets {
     /// Loads the secrets of the store, or those that this machine knew last, or makes a new one.
-    pub async fn open(
+    pub(super) async fn open(
         plan: &Plan,
         store: &dyn Store,
         telemetry: &Arc<Telemetry>,
@@ -82,7 +82,7 @@ impl Secrets {
     }
 
     /// Exchanges secrets with the store. Returns whether that changed the secrets here.
-    pub async fn refresh(&mut self, store: &dyn Store) -> bool {
+    pub(super) async fn refresh(&mut self, store: &dyn Store) -> bool {
         let before = self.known.clone();
         // The obstacle may be gone.
         let was_in_the_way = self.in_the_way.is_some();
@@ -98,7 +98,7 @@ impl Secrets {
     }
 
     /// Returns the secrets; never empty.
-    pub fn known(&self) -> &[String] {
+    pub(super) fn known(&self) -> &[String] {
         &self.known
     }
 

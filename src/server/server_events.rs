@@ -21,7 +21,7 @@ const REPAIR_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The state that survives a panic: the journal, and the requests that wait.
 #[derive(Debug)]
-pub struct ServerEvents {
+pub(super) struct ServerEvents {
     /// The journal.
     pub journal: Writer,
     /// The index of its counters in `telemetry`.
@@ -33,7 +33,7 @@ pub struct ServerEvents {
 }
 
 /// Journals events until no sender of requests is left.
-pub async fn keep(
+pub(super) async fn keep(
     reports: Arc<Mutex<ServerEvents>>,
     mut plans: watch::Receiver<Arc<Plan>>,
     telemetry: Arc<Telemetry>,

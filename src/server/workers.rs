@@ -8,12 +8,12 @@ use std::net::TcpListener;
 use std::thread::JoinHandle;
 
 /// One thread for each public listener.
-pub struct Workers {
+pub(super) struct Workers {
     threads: Vec<JoinHandle<()>>,
 }
 
 /// The listeners of the workers.
-pub struct PublicListeners {
+pub(super) struct PublicListeners {
     /// One for each worker.
     pub public: Vec<TcpListener>,
     /// One for each worker, where TLS is served.
@@ -22,7 +22,7 @@ pub struct PublicListeners {
 
 impl Workers {
     /// Starts the threads, each with a journal of its own.
-    pub fn spawn(
+    pub(super) fn spawn(
         opened: &mut Opened,
         listeners: PublicListeners,
         shared: &SharedState,
@@ -51,7 +51,7 @@ impl Workers {
     }
 
     /// Waits until all workers have ended.
-    pub async fn ended(self) -> anyhow::Result<()> {
+    pub(super) async fn ended(self) -> anyhow::Result<()> {
         let threads = self.threads;
         let joined = move || threads.into_iter().try_for_each(|thread| thread.join());
         // A thread catches its panic and reports it to the supervisor.

@@ -142,7 +142,7 @@ fn slot_of(hash: u64) -> usize {
 }
 
 /// Returns the IDs with more than 5 % of the latest requests over these workers, the most frequent first.
-pub fn most_frequent<'a>(workers: impl Iterator<Item = &'a FrequentIds>) -> Vec<FrequentId> {
+pub(super) fn most_frequent<'a>(workers: impl Iterator<Item = &'a FrequentIds>) -> Vec<FrequentId> {
     let mut all = 0;
     let mut by_hash: BTreeMap<u64, (u64, Option<String>)> = BTreeMap::new();
     for worker in workers {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 /// A certificate that is accepted when a server presents exactly it.
 #[derive(Debug)]
-pub struct Named {
+pub(super) struct Named {
     /// The whole certificate.
     pub certificate: CertificateDer<'static>,
     /// Start of its validity, in Unix seconds.
@@ -29,7 +29,7 @@ pub struct Named {
 /// instead would make it an authority. Name, validity and the handshake's signature are checked
 /// in both cases.
 #[derive(Debug)]
-pub struct Verifier {
+pub(super) struct Verifier {
     /// Accepted when a server presents exactly one of them.
     pub named: Vec<Named>,
     /// Verifies chains; `None` without an authority.

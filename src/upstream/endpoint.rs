@@ -62,12 +62,12 @@ pub struct Endpoint {
 pub(super) struct Serving(Rc<Endpoint>);
 
 impl Serving {
-    pub fn new(endpoint: &Rc<Endpoint>) -> Serving {
+    pub(super) fn new(endpoint: &Rc<Endpoint>) -> Serving {
         endpoint.load.set(endpoint.load.get() + 1);
         Serving(Rc::clone(endpoint))
     }
 
-    pub fn endpoint(&self) -> &Rc<Endpoint> {
+    pub(super) fn endpoint(&self) -> &Rc<Endpoint> {
         &self.0
     }
 }

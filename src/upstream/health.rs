@@ -4,7 +4,7 @@ use crate::config::plan::Health;
 
 /// The state of an endpoint's health checks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Checks {
+pub(super) struct Checks {
     /// `None` before the first check.
     well: Option<bool>,
     /// Checks in a row with the opposite result.
@@ -14,7 +14,7 @@ pub struct Checks {
 impl Checks {
     /// Adds a check. Returns whether the endpoint is healthy now. The first check decides alone, so that an
     /// endpoint that is down at the start gets no requests.
-    pub fn add(&mut self, good: bool, health: &Health) -> bool {
+    pub(super) fn add(&mut self, good: bool, health: &Health) -> bool {
         let well = *self.well.get_or_insert(good);
         if good == well {
             self.against = 0;

@@ -88,7 +88,7 @@ struct Room {
 }
 
 /// The permit of one connection.
-pub type ConnectionSlot = Option<OwnedSemaphorePermit>;
+pub(super) type ConnectionSlot = Option<OwnedSemaphorePermit>;
 
 /// There is no free connection, and too many requests wait for one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -27,7 +27,7 @@ const PIPE_BYTES: usize = 64 << 10;
 const READ_BYTES: usize = 16 << 10;
 
 /// What takes requests on a shared connection.
-pub type Sender = SendRequest<Outgoing>;
+pub(super) type Sender = SendRequest<Outgoing>;
 
 /// What the bytes of the response do not show.
 #[derive(Debug, Default)]
@@ -53,7 +53,7 @@ impl Http2Outcome {
 
 /// The side of the one who asks. Dropped before the end of the response, it resets the request.
 #[derive(Debug)]
-pub struct Http2Stream {
+pub(super) struct Http2Stream {
     pipe: DuplexStream,
     outcome: Arc<Http2Outcome>,
     _alive: oneshot::Sender<()>,
@@ -61,7 +61,7 @@ pub struct Http2Stream {
 
 impl Http2Stream {
     /// A request to this endpoint, on its connection.
-    pub fn new(sender: Sender, endpoint: Arc<plan::EndpointAddress>) -> Http2Stream {
+    pub(super) fn new(sender: Sender, endpoint: Arc<plan::EndpointAddress>) -> Http2Stream {
         let (pipe, other) = tokio::io::duplex(PIPE_BYTES);
         let outcome = Arc::new(Http2Outcome::default());
         let (alive, left) = oneshot::channel();
@@ -84,18 +84,18 @@ impl Http2Stream {
     }
 
     /// Whether the endpoint has not taken the request.
-    pub fn is_unsent(&self) -> bool {
+    pub(super) fn is_unsent(&self) -> bool {
         self.outcome.unsent.load(Ordering::Relaxed)
     }
 
     /// Whether the body of the response comes in chunks, although its head does not say so: trailers can
     /// then follow a body whose length is known, as in HTTP/2.
-    pub fn is_in_chunks(&self) -> bool {
+    pub(super) fn is_in_chunks(&self) -> bool {
         self.outcome.in_chunks.load(Ordering::Relaxed)
     }
 
     /// Whether what the endpoint sent is no response.
-    pub fn is_invalid(&self) -> bool {
+    pub(super) fn is_invalid(&self) -> bool {
         self.outcome.invalid.load(Ordering::Relaxed)
     }
 }
@@ -239,7 +239,7 @@ impl Framing {
 
 /// A request's body, as this process has framed it.
 #[derive(Debug)]
-pub struct Outgoing {
+pub(super) struct Outgoing {
     from: ReadHalf<DuplexStream>,
     read: BytesMut,
     framing: Framing,

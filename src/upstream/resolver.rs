@@ -12,7 +12,7 @@ const AGE_MAX: Duration = Duration::from_secs(10);
 
 /// The addresses behind one name.
 #[derive(Debug)]
-pub struct Resolved {
+pub(super) struct Resolved {
     host: Box<str>,
     port: u16,
     is_srv: bool,
@@ -26,7 +26,7 @@ pub struct Resolved {
 
 impl Resolved {
     /// Makes a resolver that has not resolved yet.
-    pub fn new(endpoint: &EndpointAddress) -> Resolved {
+    pub(super) fn new(endpoint: &EndpointAddress) -> Resolved {
         let address = endpoint.ip.or_else(|| endpoint.host.parse().ok());
         Resolved {
             host: endpoint.host.clone(),
@@ -41,7 +41,7 @@ impl Resolved {
 
     /// Returns the addresses to connect to, each time with another one first. Old addresses are resolved
     /// again; if that fails, the old ones stay.
-    pub async fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
+    pub(super) async fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
         if let Some(fixed) = self.fixed {
             return Ok(vec![fixed]);
         }
@@ -60,7 +60,7 @@ impl Resolved {
 
     /// Whether the name still has this address. If the addresses are old, a task resolves the name again
     /// without delaying this request.
-    pub fn leads_to(self: &Rc<Self>, address: Option<SocketAddr>) -> bool {
+    pub(super) fn leads_to(self: &Rc<Self>, address: Option<SocketAddr>) -> bool {
         let Some(address) = address.filter(|_| self.fixed.is_none()) else {
             return true;
         };
@@ -78,7 +78,7 @@ impl Resolved {
     }
 
     /// Makes the next connection resolve again, because no address accepts connections.
-    pub fn doubt(&self) {
+    pub(super) fn doubt(&self) {
         self.at.set(None);
     }
 

@@ -5,6 +5,7 @@
     clippy::disallowed_methods,
     reason = "a test has its threads to itself"
 )]
+#![allow(unreachable_pub, reason = "everything in a test is for this test")]
 
 mod aborted_responses;
 mod accounting;

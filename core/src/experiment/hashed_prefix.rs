@@ -4,7 +4,7 @@ use super::UserId;
 
 /// The hash's state behind a prefix.
 #[derive(Clone, Copy, Debug)]
-pub struct HashedPrefix {
+pub(super) struct HashedPrefix {
     /// Of the prefix's whole words.
     state: u32,
     /// The bytes behind them, at most three.
@@ -17,7 +17,7 @@ pub struct HashedPrefix {
 
 impl HashedPrefix {
     /// Reads a prefix.
-    pub fn new(prefix: &[u8]) -> HashedPrefix {
+    pub(super) fn new(prefix: &[u8]) -> HashedPrefix {
         let (words, rest) = prefix.as_chunks::<4>();
         HashedPrefix {
             state: words
@@ -30,7 +30,7 @@ impl HashedPrefix {
     }
 
     /// Computes `murmur3_32(prefix + user, seed 0)`.
-    pub fn hash(&self, user: UserId<'_>) -> u32 {
+    pub(super) fn hash(&self, user: UserId<'_>) -> u32 {
         let user = user.as_bytes();
         let (words, rest) = user.as_chunks::<4>();
         // Words may begin in the prefix and end in the ID. `kept` has what is not hashed yet.

@@ -11,7 +11,7 @@ use super::verdict::{Finding, State, Verdict};
 
 /// The verdict: by the sample ratio first, then by guardrails, then by the primary metric.
 /// Harm does not wait for the shortest duration; the rest does.
-pub fn verdict(
+pub(super) fn verdict(
     question: &Question,
     primary: Option<usize>,
     sample_ratio: &SampleRatioTest,

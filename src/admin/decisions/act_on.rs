@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 const TOLD_WITHIN: Duration = Duration::from_secs(3);
 
 /// Does what the file says is to be done about a verdict.
-pub async fn act(
+pub(crate) async fn act(
     plan: &Plan,
     evaluation: &Evaluation,
     store: &dyn Store,

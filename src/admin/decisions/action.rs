@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 /// An action on an experiment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ToSchema)]
 #[schema(rename_all = "lowercase")]
-pub enum Action {
+pub(crate) enum Action {
     /// All matching users get control, for now.
     Pause,
     /// The experiment splits again.
@@ -19,7 +19,7 @@ pub enum Action {
 
 impl Action {
     /// Returns the name in paths and in the audit log.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Action::Pause => "pause",
             Action::Resume => "resume",
@@ -29,7 +29,7 @@ impl Action {
     }
 
     /// Returns the action of this name, if there is one.
-    pub fn named(name: &str) -> Option<Action> {
+    pub(crate) fn named(name: &str) -> Option<Action> {
         let all = [
             Action::Pause,
             Action::Resume,
@@ -40,7 +40,7 @@ impl Action {
     }
 
     /// Returns the state of an experiment after this action.
-    pub fn state(self) -> DecidedState {
+    pub(crate) fn state(self) -> DecidedState {
         match self {
             Action::Pause => DecidedState::Paused,
             Action::Resume => DecidedState::Running,

@@ -20,7 +20,7 @@ const CHANGE_MIN: f64 = 0.01;
 const BY: &str = "watershed (allocation)";
 
 /// Changes the weights, if it is time.
-pub async fn allocate(
+pub(crate) async fn allocate(
     plan: &Plan,
     experiment: &Experiment,
     (placement, totals): (&Placement, &ExperimentTotals),

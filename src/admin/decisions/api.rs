@@ -21,7 +21,7 @@ use utoipa::ToSchema;
 /// The content type of forms.
 const FORM: &[u8] = b"application/x-www-form-urlencoded";
 /// The most bytes of a request body.
-pub const BYTES_MAX: usize = 16 << 10;
+pub(crate) const BYTES_MAX: usize = 16 << 10;
 
 /// The JSON body of a decision.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -92,7 +92,7 @@ struct DecisionBody {
         ),
     )
 )]
-pub async fn take(
+pub(crate) async fn take(
     State(state): State<AdminState>,
     Extension(caller): Extension<Caller>,
     Path((name, action)): Path<(String, String)>,
@@ -137,7 +137,7 @@ pub async fn take(
 
 /// The audit log.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Acts {
+pub(crate) struct Acts {
     /// The latest 1000 entries, newest first.
     acts: Vec<ActResult>,
 }
@@ -153,7 +153,7 @@ pub struct Acts {
         (status = 503, description = "The store is unavailable", body = Refused),
     )
 )]
-pub async fn acts(State(state): State<AdminState>) -> Result<Json<Acts>, Failure> {
+pub(crate) async fn acts(State(state): State<AdminState>) -> Result<Json<Acts>, Failure> {
     let acts = state.store.audit_log(1000).await?.into_iter();
     let acts = acts.map(ActResult::from).collect();
     Ok(Json(Acts { acts }))

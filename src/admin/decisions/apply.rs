@@ -16,7 +16,7 @@ const EFFECT_WITHIN: Duration = Duration::from_secs(5);
 
 /// A decision that a caller of the admin API requests.
 #[derive(Debug)]
-pub struct DecisionRequest<'a> {
+pub(crate) struct DecisionRequest<'a> {
     /// The action.
     pub action: Action,
     /// The group to promote; the winner of the verdict if `None`.
@@ -28,7 +28,7 @@ pub struct DecisionRequest<'a> {
 }
 
 /// Stores a decision and waits until this process applies it.
-pub async fn apply(
+pub(crate) async fn apply(
     state: &AdminState,
     name: &str,
     request: DecisionRequest<'_>,

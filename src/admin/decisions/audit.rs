@@ -6,7 +6,7 @@ use crate::store::{Store, chain};
 
 /// Records an action that has already taken effect. A failure of the store is only logged because
 /// the action cannot be undone.
-pub async fn record(store: &dyn Store, entry: AuditEntry) {
+pub(crate) async fn record(store: &dyn Store, entry: AuditEntry) {
     let AuditEntry {
         action,
         by,
@@ -22,7 +22,7 @@ pub async fn record(store: &dyn Store, entry: AuditEntry) {
 }
 
 /// Builds the entry of an action that took place now.
-pub fn entry(action: &str, by: String, from: String, to: String) -> AuditEntry {
+pub(crate) fn entry(action: &str, by: String, from: String, to: String) -> AuditEntry {
     AuditEntry {
         experiment: String::new(),
         action: action.to_owned(),

@@ -17,7 +17,7 @@ use utoipa::ToSchema;
 
 /// A decision and its author.
 #[derive(Debug)]
-pub struct Decision<'a> {
+pub(crate) struct Decision<'a> {
     /// The action.
     pub action: Action,
     /// The group, for `promote` only.
@@ -32,7 +32,7 @@ pub struct Decision<'a> {
 
 /// Why a decision was not taken.
 #[derive(Debug)]
-pub enum Undecided {
+pub(crate) enum Undecided {
     /// The decision is not possible; a message for the caller.
     Refused(StatusCode, String),
     /// The store is unavailable; nothing has changed.
@@ -41,7 +41,7 @@ pub enum Undecided {
 
 /// The outcome of a decision.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Done {
+pub(crate) struct Done {
     experiment: String,
     /// The state of the experiment now.
     #[schema(schema_with = enums::status)]
@@ -63,7 +63,7 @@ const ATTEMPTS: usize = 10;
 ///
 /// Another decision at the same moment is a conflict if it changed the state. One that did not, as when a ramp
 /// takes a step or leaves the file, is built on.
-pub async fn decide(
+pub(crate) async fn decide(
     plan: &Plan,
     store: &dyn Store,
     name: &str,
@@ -222,7 +222,7 @@ fn describe(decision: Option<&StandingDecision>, scheduled: Lifecycle) -> String
 }
 
 /// Describes weights, such as `control 40, experiment 60`.
-pub fn describe_weights(weights: &BTreeMap<String, f64>) -> String {
+pub(crate) fn describe_weights(weights: &BTreeMap<String, f64>) -> String {
     let each = weights
         .iter()
         .map(|(group, weight)| format!("{group} {weight}"));
@@ -230,7 +230,7 @@ pub fn describe_weights(weights: &BTreeMap<String, f64>) -> String {
 }
 
 /// The status of an experiment after a decision, which does what its schedule says while it runs.
-pub fn status(state: DecidedState, scheduled: Lifecycle) -> &'static str {
+pub(crate) fn status(state: DecidedState, scheduled: Lifecycle) -> &'static str {
     match state {
         DecidedState::Running => scheduled.name(),
         DecidedState::Paused => Lifecycle::Paused.name(),

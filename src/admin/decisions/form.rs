@@ -36,7 +36,7 @@ struct Confirm<'a> {
 
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct PromotedGroup {
+pub(crate) struct PromotedGroup {
     /// The group, for `promote` only; the winner of the verdict by default.
     group: Option<String>,
 }
@@ -83,7 +83,7 @@ pub struct PromotedGroup {
         ),
     )
 )]
-pub async fn ask(
+pub(crate) async fn ask(
     State(state): State<AdminState>,
     Extension(caller): Extension<Caller>,
     Path((name, action)): Path<(String, String)>,
@@ -179,7 +179,7 @@ fn effects(action: Action, experiment: &ExperimentResult, group: Option<&str>) -
 /// The form of the confirmation page.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct DecisionForm {
+pub(crate) struct DecisionForm {
     /// The session's form token. Not needed with an `Authorization` header.
     form: String,
     /// The group, for `promote`.
@@ -189,7 +189,7 @@ pub struct DecisionForm {
 }
 
 /// Applies a decision that a form posts, and redirects to the results page.
-pub async fn take(
+pub(crate) async fn take(
     state: &AdminState,
     caller: &Caller,
     name: &str,

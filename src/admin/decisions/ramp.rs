@@ -43,7 +43,7 @@ pub struct Alarm {
 
 /// What is to be done about a ramp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RampMove {
+pub(crate) enum RampMove {
     /// The first step begins.
     Begin,
     /// The file has other steps now: this one goes on from the share that is admitted.
@@ -57,7 +57,7 @@ pub enum RampMove {
 }
 
 /// Returns what is to be done, alarms aside.
-pub fn next_move(ramp: &Ramp, position: Option<&RampPosition>, now_ms: u64) -> RampMove {
+pub(crate) fn next_move(ramp: &Ramp, position: Option<&RampPosition>, now_ms: u64) -> RampMove {
     let Some(position) = position else {
         return RampMove::Begin;
     };
@@ -77,7 +77,7 @@ pub fn next_move(ramp: &Ramp, position: Option<&RampPosition>, now_ms: u64) -> R
 
 /// What was found of an experiment.
 #[derive(Debug)]
-pub struct RampEvidence<'a> {
+pub(crate) struct RampEvidence<'a> {
     /// The experiment.
     pub experiment: &'a Experiment,
     /// What was counted.
@@ -93,7 +93,7 @@ pub struct RampEvidence<'a> {
 }
 
 /// Returns the first alarm of an experiment.
-pub fn alarm(evidence: &RampEvidence<'_>, health: DataHealth) -> Option<Alarm> {
+pub(crate) fn alarm(evidence: &RampEvidence<'_>, health: DataHealth) -> Option<Alarm> {
     let RampEvidence {
         experiment,
         totals,
@@ -160,7 +160,7 @@ pub fn alarm(evidence: &RampEvidence<'_>, health: DataHealth) -> Option<Alarm> {
 }
 
 /// Returns the standing decision about this experiment as it is defined now.
-pub fn standing<'a>(
+pub(crate) fn standing<'a>(
     decisions: &'a StandingDecisions,
     experiment: &Experiment,
 ) -> Option<&'a StandingDecision> {
@@ -170,7 +170,7 @@ pub fn standing<'a>(
 
 /// What a ramp rests on.
 #[derive(Clone, Copy, Debug)]
-pub struct RampGround<'a> {
+pub(crate) struct RampGround<'a> {
     /// The alarm, if there is one.
     pub alarm: Option<&'a Alarm>,
     /// Whether it was there before, too.
@@ -181,7 +181,7 @@ pub struct RampGround<'a> {
 
 /// Takes the next step of a ramp, or rolls the experiment back, if it is time. Returns whether a decision was
 /// made here.
-pub async fn advance(
+pub(crate) async fn advance(
     plan: &Plan,
     experiment: &Experiment,
     ramp: &Ramp,

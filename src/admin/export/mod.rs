@@ -3,8 +3,8 @@
 
 #[cfg(feature = "parquet")]
 mod parquet_sheet;
-pub mod rows;
-pub mod sheet;
+pub(crate) mod rows;
+pub(crate) mod sheet;
 
 use crate::config::plan::Plan;
 use crate::store::{Store, StoreError};
@@ -16,7 +16,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 /// Writes a table of an experiment to `to`. Calls `on_page` with the number of rows of each page.
-pub async fn write<W: Write + Send + 'static>(
+pub(crate) async fn write<W: Write + Send + 'static>(
     store: Arc<dyn Store>,
     plan: Arc<Plan>,
     experiment: String,

@@ -15,7 +15,7 @@ use std::sync::Arc;
 const GROUP_ROWS: usize = 20_000;
 
 /// A Parquet file that is being written.
-pub struct ParquetSheet<W: Write + Send> {
+pub(super) struct ParquetSheet<W: Write + Send> {
     writer: SerializedFileWriter<W>,
     columns: Vec<(&'static str, CellKind)>,
     /// Rows of the next row group.
@@ -24,7 +24,10 @@ pub struct ParquetSheet<W: Write + Send> {
 
 impl<W: Write + Send> ParquetSheet<W> {
     /// Begins a file with these columns.
-    pub fn begin(columns: Vec<(&'static str, CellKind)>, to: W) -> io::Result<ParquetSheet<W>> {
+    pub(super) fn begin(
+        columns: Vec<(&'static str, CellKind)>,
+        to: W,
+    ) -> io::Result<ParquetSheet<W>> {
         let properties = WriterProperties::builder()
             .set_compression(Compression::SNAPPY)
             .build();
@@ -37,7 +40,7 @@ impl<W: Write + Send> ParquetSheet<W> {
     }
 
     /// Adds rows.
-    pub fn add(&mut self, rows: Vec<ExportRow>) -> io::Result<()> {
+    pub(super) fn add(&mut self, rows: Vec<ExportRow>) -> io::Result<()> {
         self.held.extend(rows);
         if self.held.len() >= GROUP_ROWS {
             self.write_group()?;
@@ -46,7 +49,7 @@ impl<W: Write + Send> ParquetSheet<W> {
     }
 
     /// Ends the file.
-    pub fn end(mut self) -> io::Result<()> {
+    pub(super) fn end(mut self) -> io::Result<()> {
         if !self.held.is_empty() {
             self.write_group()?;
         }

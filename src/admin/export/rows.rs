@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 )]
 #[serde(rename_all = "snake_case")]
 #[value(rename_all = "snake_case")]
-pub enum Table {
+pub(crate) enum Table {
     /// One row per user: group, first exposure, crossover.
     Assignments,
     /// One row per user and metric with a value.
@@ -29,7 +29,7 @@ pub enum Table {
 
 /// The type of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CellKind {
+pub(crate) enum CellKind {
     /// Text.
     Text,
     /// Whole numbers.
@@ -44,7 +44,7 @@ pub enum CellKind {
 
 /// A field of a row; `None` if it is not known.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Cell {
+pub(crate) enum Cell {
     /// A cell of [`CellKind::Text`].
     Text(Option<String>),
     /// A cell of [`CellKind::Whole`].
@@ -58,11 +58,14 @@ pub enum Cell {
 }
 
 /// A row: its fields in the order of the table's columns.
-pub type ExportRow = Vec<Cell>;
+pub(crate) type ExportRow = Vec<Cell>;
 
 impl Table {
     /// Returns the names and types of the columns.
-    pub fn columns(self, names: ColumnNames) -> impl Iterator<Item = (&'static str, CellKind)> {
+    pub(crate) fn columns(
+        self,
+        names: ColumnNames,
+    ) -> impl Iterator<Item = (&'static str, CellKind)> {
         let columns: &'static [(&str, CellKind)] = match self {
             Table::Assignments => &[
                 ("experiment", CellKind::Text),
@@ -125,7 +128,7 @@ impl Table {
     utoipa::ToSchema,
 )]
 #[serde(rename_all = "lowercase")]
-pub enum ColumnNames {
+pub(crate) enum ColumnNames {
     /// As in version 0.1: `user` and `group`, which SQL reserves, and times as text in Parquet.
     V1,
     /// `user_id` and `variation_id`.
@@ -146,7 +149,7 @@ impl ColumnNames {
 }
 
 /// Reads the rows and sends them page by page until all are sent or the receiver is dropped.
-pub async fn read(
+pub(crate) async fn read(
     store: &dyn Store,
     plan: &Plan,
     experiment: &str,

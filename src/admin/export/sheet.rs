@@ -15,7 +15,7 @@ use std::io::{self, Write};
     Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Deserialize, utoipa::ToSchema,
 )]
 #[serde(rename_all = "lowercase")]
-pub enum Format {
+pub(crate) enum Format {
     /// CSV (RFC 4180) with a header line.
     Csv,
     /// One JSON object per line.
@@ -26,7 +26,7 @@ pub enum Format {
 
 impl Format {
     /// Returns an error if the format needs a feature that the program was built without.
-    pub fn check(self, is_built: fn(Feature) -> bool) -> Result<(), MissingFeature> {
+    pub(crate) fn check(self, is_built: fn(Feature) -> bool) -> Result<(), MissingFeature> {
         match self {
             Format::Parquet if !is_built(Feature::Parquet) => Err(MissingFeature(Feature::Parquet)),
             Format::Csv | Format::Jsonl | Format::Parquet => Ok(()),
@@ -34,7 +34,7 @@ impl Format {
     }
 
     /// Returns the `Content-Type`.
-    pub fn content_type(self) -> &'static str {
+    pub(crate) fn content_type(self) -> &'static str {
         match self {
             Format::Csv => "text/csv; charset=utf-8",
             Format::Jsonl => "application/jsonl",
@@ -43,7 +43,7 @@ impl Format {
     }
 
     /// Returns the extension of file names.
-    pub fn extension(self) -> &'static str {
+    pub(crate) fn extension(self) -> &'static str {
         match self {
             Format::Csv => "csv",
             Format::Jsonl => "jsonl",
@@ -54,7 +54,7 @@ impl Format {
 
 /// What is exported, and how it is written.
 #[derive(Clone, Debug)]
-pub struct ExportLayout {
+pub(crate) struct ExportLayout {
     /// The table.
     pub table: Table,
     /// The format.
@@ -68,7 +68,7 @@ pub struct ExportLayout {
 }
 
 /// Finds a time zone by its name, such as `Europe/Berlin`.
-pub fn zone(name: &str) -> Result<TimeZone, String> {
+pub(crate) fn zone(name: &str) -> Result<TimeZone, String> {
     if name == "UTC" {
         return Ok(TimeZone::UTC);
     }
@@ -78,7 +78,7 @@ pub fn zone(name: &str) -> Result<TimeZone, String> {
 }
 
 /// A file that is being written.
-pub struct Sheet<W: Write + Send> {
+pub(crate) struct Sheet<W: Write + Send> {
     layout: ExportLayout,
     file: File<W>,
 }
@@ -92,7 +92,7 @@ enum File<W: Write + Send> {
 
 impl<W: Write + Send> Sheet<W> {
     /// Starts a file.
-    pub fn begin(layout: ExportLayout, to: W) -> io::Result<Sheet<W>> {
+    pub(crate) fn begin(layout: ExportLayout, to: W) -> io::Result<Sheet<W>> {
         let columns = || layout.table.columns(layout.names);
         let file = match layout.format {
             Format::Csv => {
@@ -112,7 +112,7 @@ impl<W: Write + Send> Sheet<W> {
     }
 
     /// Adds rows.
-    pub fn add(&mut self, rows: Vec<ExportRow>) -> io::Result<()> {
+    pub(crate) fn add(&mut self, rows: Vec<ExportRow>) -> io::Result<()> {
         let layout = &self.layout;
         match &mut self.file {
             File::Csv(csv) => {
@@ -138,7 +138,7 @@ impl<W: Write + Send> Sheet<W> {
     }
 
     /// Ends the file.
-    pub fn end(self) -> io::Result<()> {
+    pub(crate) fn end(self) -> io::Result<()> {
         match self.file {
             File::Csv(mut csv) => csv.flush(),
             File::Jsonl(mut to) => to.flush(),

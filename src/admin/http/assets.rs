@@ -16,7 +16,7 @@ use axum::response::{IntoResponse, Response};
         body = String,
     ))
 )]
-pub async fn style() -> Response {
+pub(crate) async fn style() -> Response {
     asset(
         "text/css; charset=utf-8",
         include_str!("../../../templates/page.css"),
@@ -36,7 +36,7 @@ pub async fn style() -> Response {
         body = String,
     ))
 )]
-pub async fn script() -> Response {
+pub(crate) async fn script() -> Response {
     asset(
         "text/javascript; charset=utf-8",
         include_str!("../../../templates/page.js"),

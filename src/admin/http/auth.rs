@@ -31,13 +31,13 @@ use subtle::ConstantTimeEq;
 const RETRY_S: &str = "60";
 
 /// The path that ends a session. Every role may end its own.
-pub const LOGOUT: &str = "/admin/logout";
+pub(crate) const LOGOUT: &str = "/admin/logout";
 /// The beginning of the paths of experiments.
 const EXPERIMENTS: &str = "/admin/experiments/";
 
 /// The caller of the admin API.
 #[derive(Clone, Debug)]
-pub struct Caller {
+pub(crate) struct Caller {
     /// The name of the token; `None` where none is required.
     pub name: Option<Arc<str>>,
     /// Its permissions.
@@ -48,7 +48,7 @@ pub struct Caller {
 
 /// Credentials that a browser attaches by itself, so that forms must carry a token against CSRF.
 #[derive(Clone, Debug)]
-pub struct Ambient {
+pub(crate) struct Ambient {
     keys: KeyRing,
     /// The session cookie; empty if no token is configured.
     session: String,
@@ -60,7 +60,7 @@ pub struct Ambient {
 
 impl Ambient {
     /// Ends the session: on this replica at once, on others once the store has it.
-    pub async fn end(&self, state: &AdminState) {
+    pub(crate) async fn end(&self, state: &AdminState) {
         if let Some((until_s, nonce)) = &self.expires {
             state.ended().add(*until_s, nonce.clone());
             state.exchange_ended().await;
@@ -70,7 +70,7 @@ impl Ambient {
 
 impl Caller {
     /// Returns the person that a page is for.
-    pub fn viewer(&self) -> Viewer<'_> {
+    pub(crate) fn viewer(&self) -> Viewer<'_> {
         Viewer {
             name: self.name.as_deref(),
             may_operate: self.role >= TokenRole::Operate,
@@ -79,33 +79,33 @@ impl Caller {
     }
 
     /// Returns the form token of pages for this caller; empty if none is needed.
-    pub fn form(&self) -> String {
+    pub(crate) fn form(&self) -> String {
         let token = |ambient: &Ambient| session::form(&ambient.keys, &ambient.session);
         self.ambient.as_ref().map_or(String::new(), token)
     }
 
     /// Whether a form token belongs to this caller's session.
-    pub fn is_own_form(&self, form_token: &str) -> bool {
+    pub(crate) fn is_own_form(&self, form_token: &str) -> bool {
         self.ambient
             .as_ref()
             .is_none_or(|it| session::is_form(&it.keys, &it.session, form_token))
     }
 
     /// Whether the caller is a browser that has logged in.
-    pub fn has_session(&self) -> bool {
+    pub(crate) fn has_session(&self) -> bool {
         self.name.is_some() && self.ambient.is_some()
     }
 
     /// Whether only a form token can rule out a forged request (CSRF). Without configured tokens none
     /// is needed, because programs call the API, too, and send no `Origin`.
-    pub fn needs_form_token(&self) -> bool {
+    pub(crate) fn needs_form_token(&self) -> bool {
         let ambient = self.ambient.as_ref();
         ambient.is_some_and(|it| !it.session.is_empty() && !it.is_same_origin)
     }
 
     /// Returns the author that the audit log names: the author that the caller states, with the name
     /// of its token.
-    pub fn by(&self, stated: Option<&str>) -> String {
+    pub(crate) fn by(&self, stated: Option<&str>) -> String {
         match (self.name.as_deref(), stated) {
             (Some(name), Some(stated)) if name != stated => format!("{stated} ({name})"),
             (Some(name), _) => name.to_owned(),
@@ -116,7 +116,7 @@ impl Caller {
 }
 
 /// Passes a request on if its caller is authenticated and has the permission for it.
-pub async fn authorize(
+pub(crate) async fn authorize(
     State(state): State<AdminState>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     mut request: Request,
@@ -147,14 +147,14 @@ pub async fn authorize(
 }
 
 /// Notes that a request's caller is authenticated.
-pub fn admit(request: &Request) {
+pub(crate) fn admit(request: &Request) {
     if let Some(admitted) = request.extensions().get::<Admitted>() {
         admitted.set();
     }
 }
 
 /// The response to a caller who is not authenticated.
-pub fn refusal(error: AuthError, request: &Request) -> Response {
+pub(crate) fn refusal(error: AuthError, request: &Request) -> Response {
     match error {
         AuthError::TooManyWrongTokens => too_many_wrong_tokens(),
         AuthError::NoValidToken => unauthorized(request),
@@ -174,7 +174,7 @@ pub fn refusal(error: AuthError, request: &Request) -> Response {
 
 /// Why a caller is not authenticated.
 #[derive(Debug)]
-pub enum AuthError {
+pub(crate) enum AuthError {
     /// The request has no token or session, or an unknown one.
     NoValidToken,
     /// The client address sent too many wrong tokens.
@@ -188,7 +188,7 @@ pub enum AuthError {
 }
 
 /// Whether every role may use all methods of this path: one's own logout, and gates, which change nothing.
-pub fn is_for_readers(path: &str) -> bool {
+pub(crate) fn is_for_readers(path: &str) -> bool {
     path == LOGOUT || path.starts_with(EXPERIMENTS) && path.ends_with(GATE)
 }
 
@@ -198,7 +198,7 @@ fn takes_forms(path: &str) -> bool {
 }
 
 /// Returns the caller of a request with these headers.
-pub fn authenticate(
+pub(crate) fn authenticate(
     state: &AdminState,
     peer: IpAddr,
     headers: &HeaderMap,
@@ -309,7 +309,7 @@ fn basic_token<'a>(tokens: &'a [Token], authorization: &[u8]) -> Option<&'a Toke
 }
 
 /// Starts a session for a presented token. Returns the value of its cookie.
-pub fn open_session(
+pub(crate) fn open_session(
     state: &AdminState,
     peer: IpAddr,
     presented: &str,
@@ -338,7 +338,7 @@ fn unauthorized(request: &Request) -> Response {
 }
 
 /// The response after too many wrong tokens of one address.
-pub fn too_many_wrong_tokens() -> Response {
+pub(crate) fn too_many_wrong_tokens() -> Response {
     let error = "too many wrong tokens from this address: wait a minute";
     let mut refused = Failure::new(StatusCode::TOO_MANY_REQUESTS, error).into_response();
     let seconds = HeaderValue::from_static(RETRY_S);
@@ -347,7 +347,7 @@ pub fn too_many_wrong_tokens() -> Response {
 }
 
 /// The response if the system has no random numbers.
-pub fn no_nonce(error: &getrandom::Error) -> Response {
+pub(crate) fn no_nonce(error: &getrandom::Error) -> Response {
     let error = format!("the system has no random numbers for a session: {error}");
     Failure::new(StatusCode::SERVICE_UNAVAILABLE, error).into_response()
 }
@@ -371,7 +371,7 @@ fn names_origin(headers: &HeaderMap) -> bool {
 }
 
 /// Whether a request comes from a page of the admin API, or from no page at all.
-pub fn is_same_origin(headers: &HeaderMap) -> bool {
+pub(crate) fn is_same_origin(headers: &HeaderMap) -> bool {
     let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
     if site.is_some_and(|site| !matches!(site, b"same-origin" | b"none")) {
         return false;
@@ -389,7 +389,7 @@ pub fn is_same_origin(headers: &HeaderMap) -> bool {
     origin.is_some() && origin == host.as_deref()
 }
 
-pub fn now_s() -> u64 {
+pub(crate) fn now_s() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |now| now.as_secs())

@@ -28,7 +28,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Limits of the connections of one listener.
 #[derive(Clone, Copy, Debug)]
-pub struct ConnectionBounds {
+pub(crate) struct ConnectionBounds {
     /// Concurrent connections in total.
     pub connections: usize,
     /// Concurrent connections of one address: IPv4, or the /64 of IPv6.
@@ -40,7 +40,7 @@ pub struct ConnectionBounds {
 }
 
 /// Limits of the admin API.
-pub const ADMIN: ConnectionBounds = ConnectionBounds {
+pub(crate) const ADMIN: ConnectionBounds = ConnectionBounds {
     connections: 512,
     per_address: 128,
     head_within: Duration::from_secs(30),
@@ -48,14 +48,14 @@ pub const ADMIN: ConnectionBounds = ConnectionBounds {
 };
 /// Reserved connections of the admin API. While all others are in use, they serve health, metrics and
 /// 503.
-pub const RESERVE: ConnectionBounds = ConnectionBounds {
+pub(crate) const RESERVE: ConnectionBounds = ConnectionBounds {
     connections: 64,
     per_address: 16,
     head_within: Duration::from_secs(5),
     keep_alive: false,
 };
 /// Limits of the separate listener for health and metrics.
-pub const HEALTH: ConnectionBounds = ConnectionBounds {
+pub(crate) const HEALTH: ConnectionBounds = ConnectionBounds {
     connections: 256,
     per_address: 64,
     head_within: Duration::from_secs(30),
@@ -63,16 +63,17 @@ pub const HEALTH: ConnectionBounds = ConnectionBounds {
 };
 
 /// The most connections of the admin API and of the health listener together.
-pub const CONNECTIONS_MAX: usize = ADMIN.connections + RESERVE.connections + HEALTH.connections;
+pub(crate) const CONNECTIONS_MAX: usize =
+    ADMIN.connections + RESERVE.connections + HEALTH.connections;
 /// The fewest connections of each of the three limits.
 const CONNECTIONS_MIN: usize = 4;
 /// The fewest connections in total.
-pub const CONNECTIONS_LEAST: usize = 3 * CONNECTIONS_MIN;
+pub(crate) const CONNECTIONS_LEAST: usize = 3 * CONNECTIONS_MIN;
 
 impl ConnectionBounds {
     /// Scales these limits down in proportion if only `connections` of [`CONNECTIONS_MAX`] are
     /// available.
-    pub fn within(self, connections: usize) -> ConnectionBounds {
+    pub(crate) fn within(self, connections: usize) -> ConnectionBounds {
         let part = |of: usize| (of * connections.min(CONNECTIONS_MAX) / CONNECTIONS_MAX).min(of);
         let all = part(self.connections).max(CONNECTIONS_MIN);
         ConnectionBounds {
@@ -86,25 +87,25 @@ impl ConnectionBounds {
 
 /// Set once a request of a connection was authorized. Such a connection is not closed to make room.
 #[derive(Clone, Debug, Default)]
-pub struct Admitted(Arc<AtomicBool>);
+pub(crate) struct Admitted(Arc<AtomicBool>);
 
 impl Admitted {
     /// Marks the connection as authorized.
-    pub fn set(&self) {
+    pub(crate) fn set(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 }
 
 /// Whether TLS is spoken on a connection.
 #[derive(Clone, Copy, Debug)]
-pub struct OverTls(pub bool);
+pub(crate) struct OverTls(pub bool);
 
 /// The body of the response to HTTP without TLS where TLS is spoken.
 const PLAIN_HTTP: &str =
     r#"{"error":"the admin API speaks TLS only: use an address that begins with https://"}"#;
 
 /// The connections of one listener, within their limits.
-pub struct BoundedConnections {
+pub(crate) struct BoundedConnections {
     router: Router,
     bounds: ConnectionBounds,
     /// The plans that say whether TLS is spoken; `None` where it never is.
@@ -122,7 +123,7 @@ struct OpenConnection {
 
 impl BoundedConnections {
     /// Serves connections with this router.
-    pub fn new(router: Router, bounds: ConnectionBounds) -> BoundedConnections {
+    pub(crate) fn new(router: Router, bounds: ConnectionBounds) -> BoundedConnections {
         BoundedConnections {
             router,
             bounds,
@@ -132,7 +133,7 @@ impl BoundedConnections {
     }
 
     /// Speaks TLS if the plan of a new connection says so.
-    pub fn with_tls(self, plans: &watch::Receiver<Arc<Plan>>) -> BoundedConnections {
+    pub(crate) fn with_tls(self, plans: &watch::Receiver<Arc<Plan>>) -> BoundedConnections {
         let plans = Some(plans.clone());
         BoundedConnections { plans, ..self }
     }
@@ -189,7 +190,7 @@ impl BoundedConnections {
 }
 
 /// Accepts connections until its task is dropped. If `usual` has no room, `reserve` serves them.
-pub async fn serve(
+pub(crate) async fn serve(
     listener: TcpListener,
     mut usual: BoundedConnections,
     mut reserve: Option<BoundedConnections>,

@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 
 /// An error of the admin API.
 #[derive(Debug)]
-pub struct Failure {
+pub(crate) struct Failure {
     /// The status of the response.
     pub status: StatusCode,
     /// A message for the caller.
@@ -22,18 +22,18 @@ pub struct Failure {
 
 /// The body of an error response.
 #[derive(Serialize, ToSchema)]
-pub struct Refused {
+pub(crate) struct Refused {
     /// A message for people.
     error: String,
 }
 
 /// The message of an error response, for the middleware that makes a page of it.
 #[derive(Clone, Debug)]
-pub struct ErrorMessage(pub String);
+pub(crate) struct ErrorMessage(pub String);
 
 impl Failure {
     /// Creates an error with a message for the caller.
-    pub fn new(status: StatusCode, error: impl Into<String>) -> Failure {
+    pub(crate) fn new(status: StatusCode, error: impl Into<String>) -> Failure {
         Failure {
             status,
             error: error.into(),
@@ -60,13 +60,13 @@ impl From<StoreError> for Failure {
 }
 
 /// The error for an experiment that does not exist.
-pub fn no_experiment(name: &str) -> Failure {
+pub(crate) fn no_experiment(name: &str) -> Failure {
     let error = format!("there is no experiment {name:?}");
     Failure::new(StatusCode::NOT_FOUND, error)
 }
 
 /// The error while the process shuts down.
-pub fn stopping() -> Failure {
+pub(crate) fn stopping() -> Failure {
     Failure::new(StatusCode::SERVICE_UNAVAILABLE, "the process is stopping")
 }
 
@@ -83,7 +83,7 @@ macro_rules! from_rejections {
 from_rejections!(BytesRejection, FormRejection, PathRejection, QueryRejection);
 
 /// The named parameters of a path.
-pub struct Path<T>(pub T);
+pub(crate) struct Path<T>(pub T);
 
 impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
     type Rejection = Failure;
@@ -95,7 +95,7 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
 }
 
 /// The query string.
-pub struct Query<T>(pub T);
+pub(crate) struct Query<T>(pub T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     type Rejection = Failure;
@@ -107,7 +107,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
 }
 
 /// A form in the request body.
-pub struct FormBody<T>(pub T);
+pub(crate) struct FormBody<T>(pub T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for FormBody<T> {
     type Rejection = Failure;

@@ -20,7 +20,7 @@ use utoipa::{IntoParams, PartialSchema, ToSchema};
 /// The most events in one report.
 const EVENTS_MAX: usize = 10_000;
 /// The most bytes of one report.
-pub const BYTES_MAX: usize = 8 << 20;
+pub(crate) const BYTES_MAX: usize = 8 << 20;
 
 /// The schema of a report as [`client_event::read`] parses it: one event, or a list.
 struct Report;
@@ -69,7 +69,7 @@ struct EventHeaders {
 
 /// The outcome of a report.
 #[derive(Serialize, ToSchema)]
-pub struct Accepted {
+pub(crate) struct Accepted {
     /// The number of events that count for a metric.
     accepted: usize,
     /// The names of events that no metric counts.
@@ -84,7 +84,7 @@ pub struct Accepted {
 
 /// An event that is not counted.
 #[derive(Serialize, ToSchema)]
-pub struct RefusedEvent {
+pub(crate) struct RefusedEvent {
     /// The position in the report, from 0.
     place: usize,
     /// The name of the event.
@@ -120,7 +120,7 @@ pub struct RefusedEvent {
         ),
     )
 )]
-pub async fn take(
+pub(crate) async fn take(
     State(state): State<AdminState>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,

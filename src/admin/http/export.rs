@@ -25,7 +25,7 @@ use utoipa::IntoParams;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct ExportQuery {
+pub(crate) struct ExportQuery {
     /// The table; `assignments` by default.
     #[param(inline)]
     table: Option<Table>,
@@ -68,7 +68,7 @@ pub struct ExportQuery {
         (status = 503, description = "The store is unavailable", body = Refused),
     )
 )]
-pub async fn export(
+pub(crate) async fn export(
     State(state): State<AdminState>,
     Path(experiment): Path<String>,
     Query(query): Query<ExportQuery>,

@@ -19,7 +19,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use std::net::SocketAddr;
 
 /// The header in which OFREP also carries a token.
-pub const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+pub(crate) const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 /// What a page may send: the token, the tag of what it has, and whether evaluation exposes.
 const REQUEST_HEADERS: &str =
     "authorization, content-type, if-none-match, last-event-id, watershed-exposure, x-api-key";
@@ -31,7 +31,7 @@ const PREFLIGHT_S: &str = "3600";
 const KEY_PERIOD_S: u64 = 43_200;
 
 /// Passes a request on if its caller may evaluate flags.
-pub async fn authorize(
+pub(crate) async fn authorize(
     State(state): State<AdminState>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     request: Request,
@@ -51,7 +51,11 @@ pub async fn authorize(
 }
 
 /// Answers preflights of allowed origins, and lets their pages read responses (CORS).
-pub async fn share(State(state): State<AdminState>, request: Request, next: Next) -> Response {
+pub(crate) async fn share(
+    State(state): State<AdminState>,
+    request: Request,
+    next: Next,
+) -> Response {
     let origin = request.headers().get(ORIGIN).cloned();
     let allowed = origin.filter(|origin| allows(&state.plan(), origin));
     let is_preflight = request.method() == Method::OPTIONS
@@ -113,14 +117,14 @@ fn caller(state: &AdminState, peer: SocketAddr, request: &Request) -> Result<Cal
 
 /// The path and query of the event stream. Browsers cannot send a token with a stream, so the address has a key
 /// of its own. It stays the same for hours, so that clients keep their stream.
-pub fn stream_target(keys: &KeyRing, now_s: u64) -> String {
+pub(crate) fn stream_target(keys: &KeyRing, now_s: u64) -> String {
     let until = ((now_s / KEY_PERIOD_S + 2) * KEY_PERIOD_S).to_string();
     let key = URL_SAFE_NO_PAD.encode(keys.sign(&[b"flags", until.as_bytes()]));
     format!("/ofrep/v1/stream?until={until}&key={key}")
 }
 
 /// Whether a key of the event stream is valid. Compared in constant time.
-pub fn is_stream_key(keys: &KeyRing, until: &str, key: &str, now_s: u64) -> bool {
+pub(crate) fn is_stream_key(keys: &KeyRing, until: &str, key: &str, now_s: u64) -> bool {
     let tag = URL_SAFE_NO_PAD.decode(key).unwrap_or_default();
     let is_signed = keys.verify(&[b"flags", until.as_bytes()], &tag).is_some();
     is_signed && until.parse().is_ok_and(|until: u64| now_s < until)

@@ -11,12 +11,12 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 /// The end of the paths of gates, which every role may read with any method.
-pub const GATE: &str = "/gate";
+pub(crate) const GATE: &str = "/gate";
 
 /// The query of a gate.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct GateQuery {
+pub(crate) struct GateQuery {
     /// What the caller waits for: `winner`, `end` (any answer), or `safe` (nothing is known against the
     /// experiment).
     #[serde(rename = "for")]
@@ -45,7 +45,7 @@ pub struct GateQuery {
         (status = 503, description = "The store is unavailable", body = Refused),
     )
 )]
-pub async fn read(
+pub(crate) async fn read(
     State(state): State<AdminState>,
     Path(name): Path<String>,
     Query(query): Query<GateQuery>,
@@ -86,7 +86,7 @@ pub async fn read(
         (status = 503, description = "The store is unavailable", body = Refused),
     )
 )]
-pub async fn read_by_post(
+pub(crate) async fn read_by_post(
     state: State<AdminState>,
     path: Path<String>,
     query: Query<GateQuery>,

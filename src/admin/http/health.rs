@@ -21,7 +21,7 @@ use utoipa::ToSchema;
     tag = "process",
     responses((status = 200, description = "`ok`", body = String))
 )]
-pub async fn live() -> &'static str {
+pub(crate) async fn live() -> &'static str {
     "ok\n"
 }
 
@@ -40,7 +40,7 @@ pub async fn live() -> &'static str {
         (status = 503, description = "The process is stopping", body = Refused),
     )
 )]
-pub async fn ready(State(state): State<AdminState>) -> Result<String, Failure> {
+pub(crate) async fn ready(State(state): State<AdminState>) -> Result<String, Failure> {
     if state.phase.now().is_stopping() {
         return Err(stopping());
     }
@@ -57,7 +57,7 @@ pub async fn ready(State(state): State<AdminState>) -> Result<String, Failure> {
     tag = "process",
     responses((status = 200, description = "`ok`", body = String))
 )]
-pub async fn live_short() -> &'static str {
+pub(crate) async fn live_short() -> &'static str {
     live().await
 }
 
@@ -72,13 +72,13 @@ pub async fn live_short() -> &'static str {
         (status = 503, description = "The process is stopping", body = Refused),
     )
 )]
-pub async fn ready_short(state: State<AdminState>) -> Result<String, Failure> {
+pub(crate) async fn ready_short(state: State<AdminState>) -> Result<String, Failure> {
     ready(state).await
 }
 
 /// The loaded configuration.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Config {
+pub(crate) struct Config {
     /// A digest of the meaning of the file. Replicas of one store with equivalent files have the same
     /// digest.
     digest: String,
@@ -100,7 +100,7 @@ pub struct Config {
     tag = "process",
     responses((status = 200, description = "The configuration", body = Config))
 )]
-pub async fn config(
+pub(crate) async fn config(
     State(state): State<AdminState>,
     Extension(caller): Extension<Caller>,
 ) -> Json<Config> {
@@ -118,7 +118,7 @@ pub async fn config(
 
 /// The outcome of a reload.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Reloaded {
+pub(crate) struct Reloaded {
     /// A message for people.
     done: String,
 }
@@ -139,7 +139,7 @@ pub struct Reloaded {
         (status = 503, description = "The process is stopping", body = Refused),
     )
 )]
-pub async fn reload(
+pub(crate) async fn reload(
     State(state): State<AdminState>,
     Extension(caller): Extension<Caller>,
 ) -> Result<Json<Reloaded>, Failure> {

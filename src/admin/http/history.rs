@@ -20,7 +20,7 @@ const ENTRIES: u16 = 200;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct HistoryQuery {
+pub(crate) struct HistoryQuery {
     /// Only what is about this experiment.
     experiment: Option<String>,
     /// The number of entries, 1 to 1000.
@@ -46,7 +46,7 @@ enum HistoryFormat {
 
 /// The history.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct HistoryEntries {
+pub(crate) struct HistoryEntries {
     /// The latest entries, newest first.
     history: Vec<HistoryEntry>,
 }
@@ -75,7 +75,7 @@ pub struct HistoryEntries {
         (status = 503, description = "The store is unavailable", body = Refused),
     )
 )]
-pub async fn list(
+pub(crate) async fn list(
     State(state): State<AdminState>,
     Query(query): Query<HistoryQuery>,
     headers: HeaderMap,
@@ -113,7 +113,7 @@ pub async fn list(
         (status = 503, description = "The store is unavailable", body = Refused),
     )
 )]
-pub async fn file(
+pub(crate) async fn file(
     State(state): State<AdminState>,
     Path(number): Path<u64>,
 ) -> Result<Response, Failure> {

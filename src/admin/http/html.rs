@@ -26,13 +26,13 @@ struct LoginPage {
 }
 
 /// Whether the client accepts HTML, as browsers do.
-pub fn wants_html(headers: &HeaderMap) -> bool {
+pub(crate) fn wants_html(headers: &HeaderMap) -> bool {
     let accept = headers.get(ACCEPT).map(HeaderValue::as_bytes);
     accept.is_some_and(|accept| memchr::memmem::find(accept, b"text/html").is_some())
 }
 
 /// Returns a page with one message and a link to the results.
-pub fn message_page(status: StatusCode, message: &str) -> Response {
+pub(crate) fn message_page(status: StatusCode, message: &str) -> Response {
     let page = MessagePage {
         message,
         is_temporary: status == StatusCode::SERVICE_UNAVAILABLE,
@@ -41,13 +41,13 @@ pub fn message_page(status: StatusCode, message: &str) -> Response {
 }
 
 /// Returns the page for a form of another session.
-pub fn stale_form_page() -> Response {
+pub(crate) fn stale_form_page() -> Response {
     let message = "This form belongs to another session. Go back, reload the page and try again.";
     message_page(StatusCode::FORBIDDEN, message)
 }
 
 /// Returns a response with a page and the headers that protect it in browsers.
-pub fn page_response(status: StatusCode, page: Result<String, askama::Error>) -> Response {
+pub(crate) fn page_response(status: StatusCode, page: Result<String, askama::Error>) -> Response {
     let headers = [
         (CONTENT_TYPE, "text/html; charset=utf-8"),
         (CACHE_CONTROL, "no-store"),
@@ -66,6 +66,6 @@ pub fn page_response(status: StatusCode, page: Result<String, askama::Error>) ->
 }
 
 /// Returns the login page, with a message after a wrong token.
-pub fn login_page(status: StatusCode, is_wrong_token: bool) -> Response {
+pub(crate) fn login_page(status: StatusCode, is_wrong_token: bool) -> Response {
     page_response(status, LoginPage { is_wrong_token }.render())
 }

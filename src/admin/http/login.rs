@@ -18,13 +18,13 @@ use std::net::SocketAddr;
 use utoipa::ToSchema;
 
 #[derive(Deserialize, ToSchema)]
-pub struct LoginForm {
+pub(crate) struct LoginForm {
     /// One of `admin.tokens`.
     token: String,
 }
 
 #[derive(Deserialize, ToSchema)]
-pub struct LogoutForm {
+pub(crate) struct LogoutForm {
     /// The session's form token.
     form: String,
 }
@@ -37,7 +37,7 @@ pub struct LogoutForm {
     tag = "pages",
     responses((status = 200, description = "A page with the form", content_type = "text/html", body = String))
 )]
-pub async fn form() -> Response {
+pub(crate) async fn form() -> Response {
     login_page(StatusCode::OK, false)
 }
 
@@ -73,7 +73,7 @@ pub async fn form() -> Response {
         ),
     )
 )]
-pub async fn log_in(
+pub(crate) async fn log_in(
     State(state): State<AdminState>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     Extension(here): Extension<OverTls>,
@@ -117,7 +117,7 @@ pub async fn log_in(
         (status = 422, description = "The form has no `form`", body = Refused),
     )
 )]
-pub async fn log_out(
+pub(crate) async fn log_out(
     State(state): State<AdminState>,
     Extension(caller): Extension<Caller>,
     Extension(here): Extension<OverTls>,

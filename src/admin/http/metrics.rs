@@ -47,7 +47,7 @@ type Gauges = Family<Labels, Gauge<f64, AtomicU64>>;
         ),
     ))
 )]
-pub async fn metrics(
+pub(crate) async fn metrics(
     State(state): State<AdminState>,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
@@ -120,7 +120,7 @@ fn unwritable(error: std::fmt::Error) -> Failure {
         ),
     ))
 )]
-pub async fn metrics_short(
+pub(crate) async fn metrics_short(
     state: State<AdminState>,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {

@@ -27,7 +27,7 @@ use utoipa::IntoParams;
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(default)]
-pub struct NewExperiment {
+pub(super) struct NewExperiment {
     /// The name.
     #[param(inline, required = false)]
     name: String,
@@ -101,7 +101,7 @@ struct Draft {
         (status = 400, description = "A field stands twice in the query", body = Refused),
     )
 )]
-pub async fn new_experiment(
+pub(super) async fn new_experiment(
     State(state): State<AdminState>,
     Query(form): Query<NewExperiment>,
     Extension(caller): Extension<Caller>,

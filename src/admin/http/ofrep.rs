@@ -26,7 +26,7 @@ use std::time::Duration;
 use utoipa::{IntoParams, ToSchema};
 
 /// The most bytes of a request.
-pub const BYTES_MAX: usize = 64 << 10;
+pub(crate) const BYTES_MAX: usize = 64 << 10;
 /// The header, and the key of the context, with which evaluation exposes the user.
 const EXPOSURE_HEADER: &str = "watershed-exposure";
 const EXPOSURE_KEY: &str = "watershedExposure";
@@ -72,7 +72,7 @@ struct EvaluationHeaders {
 
 /// Why nothing is evaluated.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct EvaluationFailure {
+pub(crate) struct EvaluationFailure {
     /// The flag; left out for all flags.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -87,7 +87,7 @@ pub struct EvaluationFailure {
 
 /// All flags.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct EvaluatedFlags {
+pub(crate) struct EvaluatedFlags {
     /// In file order.
     flags: Vec<EvaluatedFlag>,
     /// Where changes are announced.
@@ -97,7 +97,7 @@ pub struct EvaluatedFlags {
 
 /// A stream of changes.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct EventStream {
+pub(crate) struct EventStream {
     /// Always `sse`.
     #[serde(rename = "type")]
     kind: &'static str,
@@ -110,7 +110,7 @@ pub struct EventStream {
 
 /// The address of a stream, on the host of this API.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct StreamEndpoint {
+pub(crate) struct StreamEndpoint {
     /// Its path and query, with a key that is valid for hours.
     #[serde(rename = "requestUri")]
     request_uri: String,
@@ -133,7 +133,7 @@ pub struct StreamEndpoint {
         (status = 413, description = "The request is longer than 64 KiB", body = EvaluationFailure),
     )
 )]
-pub async fn one(
+pub(crate) async fn one(
     State(state): State<AdminState>,
     key: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
@@ -177,7 +177,7 @@ pub async fn one(
         (status = 413, description = "The request is longer than 64 KiB", body = EvaluationFailure),
     )
 )]
-pub async fn all(
+pub(crate) async fn all(
     State(state): State<AdminState>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
@@ -220,7 +220,7 @@ pub async fn all(
 /// The query of the stream.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct StreamQuery {
+pub(crate) struct StreamQuery {
     /// The end of the key's validity.
     #[serde(default)]
     #[param(value_type = String)]
@@ -263,7 +263,7 @@ struct RefetchEvent {
         (status = 401, description = "The key is missing, wrong or no longer valid", body = EvaluationFailure),
     )
 )]
-pub async fn changes(
+pub(crate) async fn changes(
     State(state): State<AdminState>,
     query: Result<Query<StreamQuery>, QueryRejection>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, FailedEvaluation> {
@@ -320,7 +320,7 @@ type Failed = (StatusCode, &'static str, String);
 
 /// The response to an evaluation that failed.
 #[derive(Debug)]
-pub struct FailedEvaluation(StatusCode, EvaluationFailure);
+pub(crate) struct FailedEvaluation(StatusCode, EvaluationFailure);
 
 impl IntoResponse for FailedEvaluation {
     fn into_response(self) -> Response {

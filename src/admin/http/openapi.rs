@@ -37,10 +37,10 @@ struct Preamble;
 
 /// The document, for the handler that serves it.
 #[derive(Clone)]
-pub struct Document(pub Arc<OpenApi>);
+pub(crate) struct Document(pub Arc<OpenApi>);
 
 /// Builds the document of routes that require authentication and of those that do not.
-pub fn document(mut guarded: OpenApi, open: OpenApi) -> Document {
+pub(crate) fn document(mut guarded: OpenApi, open: OpenApi) -> Document {
     let mut document = Preamble::openapi();
     document.info.contact = None;
     for (path, item) in &mut guarded.paths.paths {
@@ -72,7 +72,7 @@ const API_KEY: &str = "apiKey";
     tag = "process",
     responses((status = 200, description = "OpenAPI 3.1", body = serde_json::Value))
 )]
-pub async fn openapi(
+pub(crate) async fn openapi(
     State(state): State<AdminState>,
     Extension(Document(document)): Extension<Document>,
 ) -> Json<OpenApi> {

@@ -16,7 +16,7 @@ const NO_PAGE: &str = "default-src 'none'; frame-ancestors 'none'";
 const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
 /// Adds security headers to a response, and makes a page of an error if the client accepts HTML.
-pub async fn add_headers(request: Request, next: Next) -> Response {
+pub(crate) async fn add_headers(request: Request, next: Next) -> Response {
     let is_browser = wants_html(request.headers());
     let mut response = next.run(request).await;
     let error = response.extensions().get::<ErrorMessage>();

@@ -23,7 +23,7 @@ use utoipa::{IntoParams, ToSchema};
 /// The query of results.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct ResultsQuery {
+pub(crate) struct ResultsQuery {
     /// The format; by default HTML for clients that accept it, else JSON.
     #[param(inline)]
     format: Option<Format>,
@@ -114,7 +114,7 @@ impl ResultsQuery {
         (status = 503, description = "The store is unavailable", body = Refused),
     )
 )]
-pub async fn all(
+pub(crate) async fn all(
     State(state): State<AdminState>,
     Query(query): Query<ResultsQuery>,
     Extension(caller): Extension<Caller>,
@@ -157,7 +157,7 @@ pub async fn all(
         (status = 503, description = "The store is unavailable", body = Refused),
     )
 )]
-pub async fn one(
+pub(crate) async fn one(
     State(state): State<AdminState>,
     Path(name): Path<String>,
     Query(query): Query<ResultsQuery>,
@@ -260,7 +260,7 @@ impl Asked<'_> {
 }
 
 /// Whether the client has what this tag names.
-pub fn is_unchanged(headers: &HeaderMap, tag: &str) -> bool {
+pub(crate) fn is_unchanged(headers: &HeaderMap, tag: &str) -> bool {
     let lists = headers.get_all(IF_NONE_MATCH).iter();
     let mut known = lists
         .filter_map(|list| list.to_str().ok())

@@ -28,7 +28,7 @@ use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
 use utoipa_axum::routes;
 
 /// Routes that require authentication.
-pub fn guarded() -> OpenApiRouter<AdminState> {
+pub(crate) fn guarded() -> OpenApiRouter<AdminState> {
     let events_max = DefaultBodyLimit::max(events::BYTES_MAX);
     let decision_max = DefaultBodyLimit::max(api::BYTES_MAX);
     OpenApiRouter::default()
@@ -53,7 +53,7 @@ pub fn guarded() -> OpenApiRouter<AdminState> {
 }
 
 /// Routes of flags, for callers who may evaluate them.
-pub fn flags() -> OpenApiRouter<AdminState> {
+pub(crate) fn flags() -> OpenApiRouter<AdminState> {
     let request_max = || DefaultBodyLimit::max(ofrep::BYTES_MAX);
     OpenApiRouter::default()
         .routes(routes!(ofrep::one).layer(request_max()))
@@ -61,12 +61,12 @@ pub fn flags() -> OpenApiRouter<AdminState> {
 }
 
 /// The stream of changes of flags, whose address has a key.
-pub fn flag_changes() -> OpenApiRouter<AdminState> {
+pub(crate) fn flag_changes() -> OpenApiRouter<AdminState> {
     OpenApiRouter::default().routes(routes!(ofrep::changes))
 }
 
 /// Routes without authentication.
-pub fn open() -> OpenApiRouter<AdminState> {
+pub(crate) fn open() -> OpenApiRouter<AdminState> {
     probes()
         .routes(routes!(login::form, login::log_in))
         .routes(routes!(assets::style))
@@ -76,19 +76,19 @@ pub fn open() -> OpenApiRouter<AdminState> {
 }
 
 /// The metrics route.
-pub fn metrics() -> OpenApiRouter<AdminState> {
+pub(crate) fn metrics() -> OpenApiRouter<AdminState> {
     OpenApiRouter::default().routes(routes!(metrics::metrics))
 }
 
 /// Health checks.
-pub fn probes() -> OpenApiRouter<AdminState> {
+pub(crate) fn probes() -> OpenApiRouter<AdminState> {
     OpenApiRouter::default()
         .routes(routes!(health::live))
         .routes(routes!(health::ready))
 }
 
 /// Short paths of health checks and metrics, on the health listener.
-pub fn health() -> OpenApiRouter<AdminState> {
+pub(crate) fn health() -> OpenApiRouter<AdminState> {
     OpenApiRouter::default()
         .routes(routes!(health::live_short))
         .routes(routes!(health::ready_short))
@@ -96,13 +96,13 @@ pub fn health() -> OpenApiRouter<AdminState> {
 }
 
 /// Fallback of the health listener.
-pub async fn nothing_else() -> Failure {
+pub(crate) async fn nothing_else() -> Failure {
     let hint = "this listener serves only /healthz, /readyz and /metrics; use admin.listen for everything else";
     Failure::new(StatusCode::NOT_FOUND, hint)
 }
 
 /// Fallback of reserved connections, while all others are in use.
-pub async fn full() -> Response {
+pub(crate) async fn full() -> Response {
     let error = "all connections of the admin API, or this address's share of them, are in use: close some, or try again";
     let mut refused = Failure::new(StatusCode::SERVICE_UNAVAILABLE, error).into_response();
     let seconds = HeaderValue::from_static("5");
@@ -111,7 +111,7 @@ pub async fn full() -> Response {
 }
 
 /// Fallback of all other paths.
-pub async fn unknown() -> Failure {
+pub(crate) async fn unknown() -> Failure {
     Failure::new(
         StatusCode::NOT_FOUND,
         "this path does not exist; try /admin/results",

@@ -13,15 +13,15 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use std::collections::BTreeSet;
 
 /// The name of the session cookie.
-pub use crate::config::plan::SESSION_COOKIE as COOKIE;
+pub(crate) use crate::config::plan::SESSION_COOKIE as COOKIE;
 /// The longest time until the expiry of a valid session, in seconds.
-pub const SECONDS_MAX: u64 = 12 * 3600;
+pub(crate) const SECONDS_MAX: u64 = 12 * 3600;
 /// The most by which the clock of the replica that started a session may be ahead, in seconds.
 const AHEAD_S: u64 = 300;
 /// The duration of a session, in seconds.
-pub const SECONDS: u64 = SECONDS_MAX - AHEAD_S;
+pub(crate) const SECONDS: u64 = SECONDS_MAX - AHEAD_S;
 /// The number of random bytes that make a session unique.
-pub const NONCE_BYTES: usize = 16;
+pub(crate) const NONCE_BYTES: usize = 16;
 
 /// A session whose tag is valid and that has not expired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +33,12 @@ pub struct Session<'a> {
 }
 
 /// Creates a session of this token that expires at `until_s`. Returns the value of the cookie.
-pub fn sign(keys: &KeyRing, token: &Token, until_s: u64, nonce: [u8; NONCE_BYTES]) -> String {
+pub(crate) fn sign(
+    keys: &KeyRing,
+    token: &Token,
+    until_s: u64,
+    nonce: [u8; NONCE_BYTES],
+) -> String {
     let (until, nonce) = (until_s.to_string(), URL_SAFE_NO_PAD.encode(nonce));
     let tag = keys.sign(&signed(token, &until, &nonce));
     let tag = URL_SAFE_NO_PAD.encode(tag);
@@ -42,7 +47,7 @@ pub fn sign(keys: &KeyRing, token: &Token, until_s: u64, nonce: [u8; NONCE_BYTES
 
 /// Returns the token of a valid session and the session itself; `None` if the tag is wrong or the
 /// session has expired. The tag is compared in constant time.
-pub fn verify<'a, 'b>(
+pub(crate) fn verify<'a, 'b>(
     admin: &'a Admin,
     session: &'b str,
     now_s: u64,
@@ -66,12 +71,12 @@ fn signed<'a>(token: &'a Token, until: &'a str, nonce: &'a str) -> [&'a [u8]; 5]
 }
 
 /// Returns the form token of a session. Pages of other sites do not know it.
-pub fn form(keys: &KeyRing, session: &str) -> String {
+pub(crate) fn form(keys: &KeyRing, session: &str) -> String {
     URL_SAFE_NO_PAD.encode(keys.sign(&[b"form", session.as_bytes()]))
 }
 
 /// Whether a form token belongs to this session. Compared in constant time.
-pub fn is_form(keys: &KeyRing, session: &str, form_token: &str) -> bool {
+pub(crate) fn is_form(keys: &KeyRing, session: &str, form_token: &str) -> bool {
     let tag = URL_SAFE_NO_PAD.decode(form_token).unwrap_or_default();
     keys.verify(&[b"form", session.as_bytes()], &tag).is_some()
 }

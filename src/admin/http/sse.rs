@@ -44,7 +44,7 @@ struct ChangedEvent {
         body = inline(ChangedEvent),
     ))
 )]
-pub async fn live(
+pub(crate) async fn live(
     State(state): State<AdminState>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     headers: HeaderMap,

@@ -29,7 +29,7 @@ const WRITE_WITHIN: Duration = Duration::from_secs(30);
 const PIECE_BYTES: usize = 64 << 10;
 
 /// Aborts a request that takes too long.
-pub async fn limit(request: Request, next: Next) -> Response {
+pub(crate) async fn limit(request: Request, next: Next) -> Response {
     let late = Late::default();
     let sleep = Box::pin(tokio::time::sleep(BODY_WITHIN));
     let body = |body| Body::new(Timed(body, sleep, late.clone()));
@@ -93,7 +93,7 @@ impl http_body::Body for Timed {
 
 /// A connection whose client must read responses in time. Each write has `WRITE_WITHIN`, which starts
 /// again after every `PIECE_BYTES`.
-pub struct Paced {
+pub(crate) struct Paced {
     stream: TcpStream,
     within: Duration,
     /// Bytes since the deadline was last reset.
@@ -104,7 +104,7 @@ pub struct Paced {
 
 impl Paced {
     /// Limits the writes of this connection.
-    pub fn new(stream: TcpStream) -> Paced {
+    pub(crate) fn new(stream: TcpStream) -> Paced {
         Paced::within(stream, WRITE_WITHIN)
     }
 

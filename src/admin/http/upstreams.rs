@@ -20,7 +20,7 @@ use utoipa::{IntoParams, ToSchema};
 /// The query.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct UpstreamsQuery {
+pub(crate) struct UpstreamsQuery {
     /// The format; by default HTML for clients that accept it, else JSON.
     #[param(inline)]
     format: Option<UpstreamsFormat>,
@@ -86,7 +86,7 @@ impl UpstreamsPage<'_> {
         (status = 400, description = "The format does not exist", body = Refused),
     )
 )]
-pub async fn upstreams(
+pub(crate) async fn upstreams(
     State(state): State<AdminState>,
     Query(query): Query<UpstreamsQuery>,
     Extension(caller): Extension<Caller>,

@@ -23,7 +23,7 @@ use utoipa::{IntoParams, ToSchema};
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct WhichUser {
+pub(crate) struct WhichUser {
     /// The user's ID as requests carry it, or the whole value of the cookie of a minted ID.
     #[param(value_type = String, min_length = 1)]
     user: Option<String>,
@@ -56,7 +56,7 @@ impl WhichUser {
         (status = 503, description = "The store is unavailable", body = Refused),
     )
 )]
-pub async fn assignments_of(
+pub(crate) async fn assignments_of(
     State(state): State<AdminState>,
     Query(which): Query<WhichUser>,
 ) -> Result<Json<Explained>, Failure> {
@@ -82,7 +82,7 @@ pub async fn assignments_of(
 
 /// The outcome of forgetting a user.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Forgotten {
+pub(crate) struct Forgotten {
     /// The experiments from which data of the user was deleted.
     forgotten: Vec<String>,
     /// What was done to the archive, where there is one.
@@ -98,7 +98,7 @@ pub struct Forgotten {
 
 /// What was done to archived files to forget a user.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct ForgottenInArchive {
+pub(crate) struct ForgottenInArchive {
     /// The files that were read.
     files: u64,
     /// Those that had rows of forgotten users and were rewritten.
@@ -121,7 +121,7 @@ pub struct ForgottenInArchive {
         (status = 503, description = "The store or the archive is unavailable", body = Refused),
     )
 )]
-pub async fn forget(
+pub(crate) async fn forget(
     State(state): State<AdminState>,
     Extension(caller): Extension<Caller>,
     Query(which): Query<WhichUser>,

@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 
 /// What `/admin/assignments` and `watershed explain` say of one user.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Explained {
+pub(crate) struct Explained {
     /// The user's ID.
     pub user: String,
     /// In file order.
@@ -23,7 +23,7 @@ pub struct Explained {
 /// The assignment in one experiment.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Assignment)]
-pub struct ExperimentAssignment {
+pub(crate) struct ExperimentAssignment {
     /// The experiment.
     pub name: String,
     /// The group; `null` when the user takes no part.
@@ -42,7 +42,7 @@ pub struct ExperimentAssignment {
 
 /// What the store has of a user in one experiment.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Recorded {
+pub(crate) struct Recorded {
     /// The group of first exposure.
     pub group: String,
     /// When, as RFC 3339.
@@ -72,7 +72,7 @@ impl From<UserRecord> for Recorded {
 }
 
 /// What the plan alone says of a user. For an experiment that divides other units, the ID is that of one.
-pub fn explain(plan: &Plan, user: &[u8]) -> Explained {
+pub(crate) fn explain(plan: &Plan, user: &[u8]) -> Explained {
     let is_id = !identity::is_no_id(user);
     let user_id = UserId::new(user).filter(|_| is_id);
     let units = Units::all(plan.units.len(), user);
@@ -115,7 +115,7 @@ impl ExperimentAssignment {
 }
 
 /// One experiment's assignment, and the reason in a sentence.
-pub fn of_membership(
+pub(crate) fn of_membership(
     plan: &Plan,
     index: ExperimentIndex,
     membership: Membership,

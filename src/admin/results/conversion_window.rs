@@ -7,7 +7,7 @@ use crate::store::{ExperimentTotals, HourTotals};
 
 /// What was counted of users who came so long ago that their window is over. Users stand in the hour
 /// in which they came, and so does all that they did.
-pub fn over(
+pub(crate) fn over(
     totals: &ExperimentTotals,
     hours: &[HourTotals],
     within_ms: u64,

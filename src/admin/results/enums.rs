@@ -10,12 +10,12 @@ fn one_of<'a>(words: impl IntoIterator<Item = &'a str>) -> Schema {
 }
 
 /// What an experiment does.
-pub fn status() -> Schema {
+pub(crate) fn status() -> Schema {
     one_of(Lifecycle::ALL.map(Lifecycle::name))
 }
 
 /// What a verdict says.
-pub fn verdict() -> Schema {
+pub(crate) fn verdict() -> Schema {
     one_of([
         "collecting",
         "winner",
@@ -28,7 +28,7 @@ pub fn verdict() -> Schema {
 }
 
 /// How results name a method.
-pub fn method(method: Method) -> &'static str {
+pub(crate) fn method(method: Method) -> &'static str {
     match method {
         Method::Shares => {
             "mean of the exact conversions-only mixture and the log-lift mixture (always valid)"
@@ -54,56 +54,56 @@ pub fn method(method: Method) -> &'static str {
 }
 
 /// Where counts are.
-pub fn store() -> Schema {
+pub(crate) fn store() -> Schema {
     one_of(["embedded", "redis"])
 }
 
 /// What a group is compared as.
-pub fn group_role() -> Schema {
+pub(crate) fn group_role() -> Schema {
     one_of(["control", "experiment"])
 }
 
 /// What a metric counts.
-pub fn metric_kind() -> Schema {
+pub(crate) fn metric_kind() -> Schema {
     one_of(["conversion", "count", "mean", "ratio", "latency"])
 }
 
 /// What is better.
-pub fn metric_goal() -> Schema {
+pub(crate) fn metric_goal() -> Schema {
     one_of(["increase", "decrease"])
 }
 
 /// What a metric decides.
-pub fn metric_role() -> Schema {
+pub(crate) fn metric_role() -> Schema {
     one_of(["primary", "secondary"])
 }
 
 /// Why a user is in a group.
-pub fn crossover() -> Schema {
+pub(crate) fn crossover() -> Schema {
     one_of(["first", "exclude"])
 }
 
-pub fn confirmer() -> Schema {
+pub(crate) fn confirmer() -> Schema {
     one_of(["person", "webhook"])
 }
 
-pub fn allocation() -> Schema {
+pub(crate) fn allocation() -> Schema {
     one_of(["fixed", "thompson"])
 }
 
-pub fn on_alarm() -> Schema {
+pub(crate) fn on_alarm() -> Schema {
     one_of(["hold", "rollback"])
 }
 
-pub fn decided_by() -> Schema {
+pub(crate) fn decided_by() -> Schema {
     one_of(["person", "rule", "file"])
 }
 
-pub fn enrolment() -> Schema {
+pub(crate) fn enrolment() -> Schema {
     one_of(["open", "closed"])
 }
 
-pub fn assigned_by() -> Schema {
+pub(crate) fn assigned_by() -> Schema {
     one_of([
         "hash", "sticky", "override", "include", "winner", "holdback", "none",
     ])

@@ -21,7 +21,7 @@ use crate::store::{EpochTotals, ExperimentTotals, GroupTotals};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Which matching users may get something else than the winner's version; nobody where there is no winner.
-pub fn in_effect_except(plan: &Plan, name: &str) -> Vec<String> {
+pub(crate) fn in_effect_except(plan: &Plan, name: &str) -> Vec<String> {
     let index = plan.experiment_named(name);
     let index = index.filter(|it| plan.experiment(*it).winner.is_some());
     index.map_or_else(Vec::new, |it| plan.winner_is_not_for(it))
@@ -88,7 +88,7 @@ pub fn result(plan: &Plan, evaluation: &Evaluation, view: View) -> ExperimentRes
 }
 
 /// The results of a phase that is over, and why it is.
-pub fn past_phase(
+pub(crate) fn past_phase(
     plan: &Plan,
     evaluation: &Evaluation,
     view: View,
@@ -218,7 +218,7 @@ fn ended_ms(experiment: &Experiment) -> Option<u64> {
 }
 
 /// An experiment that is no longer in the file: the counts of its last phase are kept and shown.
-pub fn ended(name: String, phase: u32, totals: &ExperimentTotals) -> ExperimentResult {
+pub(crate) fn ended(name: String, phase: u32, totals: &ExperimentTotals) -> ExperimentResult {
     let PhaseResult {
         started_at,
         epochs,
@@ -275,7 +275,7 @@ pub fn ended(name: String, phase: u32, totals: &ExperimentTotals) -> ExperimentR
 }
 
 /// A phase of an experiment that is no longer in the file.
-pub fn ended_phase(phase: u32, totals: &ExperimentTotals) -> PhaseResult {
+pub(crate) fn ended_phase(phase: u32, totals: &ExperimentTotals) -> PhaseResult {
     let names = totals.epochs.iter().flat_map(|epoch| epoch.groups.keys());
     let names: BTreeSet<&String> = names.collect();
     let role = |name: &str| match name {

@@ -21,7 +21,7 @@ const NO_DATA_MS: u64 = HOUR_MS;
 
 /// What was found of each experiment of the plan.
 #[derive(Debug, Default)]
-pub struct Findings {
+pub(crate) struct Findings {
     /// By experiment: what the last analysis found, each with when it was found first.
     found: HashMap<String, Vec<(Notification, Instant)>>,
     /// By experiment: its data.
@@ -41,7 +41,7 @@ struct Data {
 
 impl Findings {
     /// Forgets experiments that the plan does not have, also on the board.
-    pub fn begin(&mut self, plan: &Plan, board: &Board) {
+    pub(crate) fn begin(&mut self, plan: &Plan, board: &Board) {
         let is_told = |name: &str| {
             let tells = !plan.webhooks.is_empty();
             tells && plan.experiment_named(name).is_some()
@@ -53,14 +53,14 @@ impl Findings {
 
     /// Whether another analysis is needed although nothing was counted: what was found is not confirmed yet, or
     /// ends with time alone.
-    pub fn is_open(&self, experiment: &Experiment) -> bool {
+    pub(crate) fn is_open(&self, experiment: &Experiment) -> bool {
         let found = self.found.get(&*experiment.name);
         let mut found = found.into_iter().flatten();
         found.any(|(it, since)| it.is_lasting() || since.elapsed() < CONFIRMED_AFTER)
     }
 
     /// Notes what was counted. `hours` tells when data came last, for a phase that is not known yet.
-    pub fn count(
+    pub(crate) fn count(
         &mut self,
         experiment: &Experiment,
         phase: &str,
@@ -92,7 +92,7 @@ impl Findings {
     }
 
     /// Notes an analysis of counts that are complete.
-    pub fn judge(&mut self, plan: &Plan, evaluation: &Evaluation) {
+    pub(crate) fn judge(&mut self, plan: &Plan, evaluation: &Evaluation) {
         if evaluation.experiment.is_running() {
             self.note(plan, evaluation, Instant::now());
         }
@@ -100,7 +100,13 @@ impl Findings {
 
     /// Notes an analysis before a rule acts on it. What it finds was there at `since`, so webhooks are told of it,
     /// even if the experiment stops running.
-    pub fn act(&mut self, plan: &Plan, evaluation: &Evaluation, since: Instant, board: &Board) {
+    pub(crate) fn act(
+        &mut self,
+        plan: &Plan,
+        evaluation: &Evaluation,
+        since: Instant,
+        board: &Board,
+    ) {
         if !plan.webhooks.is_empty() {
             self.note(plan, evaluation, since);
             self.tell(&evaluation.experiment, board, evaluation.at_ms);
@@ -124,7 +130,7 @@ impl Findings {
 
     /// Sets on the board what is confirmed of an experiment. If the experiment no longer runs, what was confirmed
     /// before stays there until the store has it.
-    pub fn tell(&mut self, experiment: &Experiment, board: &Board, now_ms: u64) {
+    pub(crate) fn tell(&mut self, experiment: &Experiment, board: &Board, now_ms: u64) {
         if !experiment.is_running()
             && let Some(found) = self.found.get_mut(&*experiment.name)
         {

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 /// What a pipeline waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum GateGoal {
+pub(crate) enum GateGoal {
     /// A group other than control has won.
     Winner,
     /// The experiment has an answer, whichever it is.
@@ -19,7 +19,7 @@ pub enum GateGoal {
 /// The state of a gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum GateState {
+pub(crate) enum GateState {
     /// The goal is reached.
     Passed,
     /// The goal may still be reached.
@@ -32,7 +32,7 @@ pub enum GateState {
 
 /// The state of a gate and why.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct GateAnswer {
+pub(crate) struct GateAnswer {
     /// The state; `passed` is the only one of status 200.
     pub state: GateState,
     /// One sentence for people.
@@ -40,7 +40,7 @@ pub struct GateAnswer {
 }
 
 /// Compares an experiment with a goal.
-pub fn gate(goal: GateGoal, experiment: &ExperimentResult) -> GateAnswer {
+pub(crate) fn gate(goal: GateGoal, experiment: &ExperimentResult) -> GateAnswer {
     let (state, reason) = match goal {
         GateGoal::Winner => winner(experiment),
         GateGoal::End => end(experiment),

@@ -48,7 +48,7 @@ pub struct ResultsRequest<'a> {
 }
 
 /// Gathers the results.
-pub async fn gather(
+pub(crate) async fn gather(
     plan: &Plan,
     store: &dyn Store,
     evaluator: &Evaluator,

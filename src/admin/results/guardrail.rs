@@ -9,7 +9,7 @@ use crate::experiment::Experiment;
 use crate::experiment::guardrail::GuardrailTarget;
 
 /// All guardrails of the experiment, in file order.
-pub fn guardrail_results(
+pub(crate) fn guardrail_results(
     plan: &Plan,
     experiment: &Experiment,
     evaluation: &Evaluation,

@@ -48,7 +48,7 @@ pub struct EffectResult {
 }
 
 /// Merges decisions and loaded files, the newest first.
-pub fn merged(acts: Vec<AuditEntry>, files: Vec<LoadedFile>) -> Vec<HistoryEntry> {
+pub(crate) fn merged(acts: Vec<AuditEntry>, files: Vec<LoadedFile>) -> Vec<HistoryEntry> {
     // A reload that loaded a file is an entry of that file.
     let acts = acts.into_iter().filter(|act| !act.is_of_loaded_file());
     let acts = acts.map(of_act);
@@ -58,7 +58,7 @@ pub fn merged(acts: Vec<AuditEntry>, files: Vec<LoadedFile>) -> Vec<HistoryEntry
 }
 
 /// Reads the latest entries of the store, the newest first; of one experiment, if it is named.
-pub async fn read(
+pub(crate) async fn read(
     store: &dyn Store,
     experiment: Option<&str>,
     max: usize,

@@ -3,10 +3,10 @@
 use crate::store::{ExperimentTotals, GroupTotals, HourTotals, MetricTotals};
 
 /// An hour in milliseconds.
-pub const HOUR_MS: u64 = 3_600_000;
+pub(crate) const HOUR_MS: u64 = 3_600_000;
 
 /// Adds what was counted in an hour to the epoch and group that it belongs to.
-pub fn add(totals: &mut ExperimentTotals, hour: &HourTotals) {
+pub(crate) fn add(totals: &mut ExperimentTotals, hour: &HourTotals) {
     let mut epochs = totals.epochs.iter_mut();
     let Some(epoch) = epochs.find(|epoch| epoch.definition.digest == hour.epoch) else {
         return;

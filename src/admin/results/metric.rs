@@ -29,7 +29,7 @@ pub enum View {
 }
 
 /// What goes with every number of the fixed view.
-pub const ONCE: &str = "valid only if you look once";
+pub(crate) const ONCE: &str = "valid only if you look once";
 
 /// How the fixed view is named.
 const FIXED_METHOD: &str = "fixed horizon (valid only for a single look)";
@@ -38,7 +38,7 @@ const FIXED_METHOD: &str = "fixed horizon (valid only for a single look)";
 const CHANCE_CAVEAT: &str = "Bayesian: not protected against peeking, and no part of the verdict";
 
 /// All metrics of the experiment, the primary one first.
-pub fn metric_results(
+pub(crate) fn metric_results(
     plan: &Plan,
     experiment: &Experiment,
     evaluation: &Evaluation,
@@ -117,7 +117,7 @@ impl MetricResult {
 }
 
 /// A comparison with control, as results show it.
-pub fn lift_result(lift: stats::Lift) -> LiftResult {
+pub(crate) fn lift_result(lift: stats::Lift) -> LiftResult {
     LiftResult {
         absolute: lift.absolute,
         absolute_interval: lift.absolute_interval.low.zip(lift.absolute_interval.high),
@@ -179,7 +179,7 @@ fn measured(metric: &stats::MetricInput, group: usize) -> Option<u64> {
 }
 
 /// What a metric is judged on in a group, as far as it is shown, over all epochs.
-pub fn asked_totals(metric: &stats::MetricInput, group: usize) -> stats::Totals {
+pub(crate) fn asked_totals(metric: &stats::MetricInput, group: usize) -> stats::Totals {
     let each = metric.totals.iter().filter_map(|groups| groups.get(group));
     each.fold(stats::Totals::default(), |sum, totals| stats::Totals {
         users: sum.users + totals.users,
@@ -205,12 +205,17 @@ fn capped(totals: &stats::Totals, units: f64) -> CappedResult {
 }
 
 /// When the smallest p-value of a group was found.
-pub fn lowest_at(judged: &GroupJudgement) -> Option<String> {
+pub(crate) fn lowest_at(judged: &GroupJudgement) -> Option<String> {
     rfc3339(judged.history.lowest?.at_ms?)
 }
 
 /// A group's users over all epochs that count for a metric, whether or not their window is over.
-pub fn came(placement: &Placement, totals: &ExperimentTotals, group: &str, metric: &str) -> u64 {
+pub(crate) fn came(
+    placement: &Placement,
+    totals: &ExperimentTotals,
+    group: &str,
+    metric: &str,
+) -> u64 {
     let epochs = totals.epochs.iter();
     let counting = epochs.filter(|epoch| placement.counts_in(metric, &epoch.definition));
     let groups = counting.filter_map(|epoch| epoch.groups.get(group));

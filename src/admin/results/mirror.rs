@@ -84,7 +84,11 @@ pub struct OtherPaths {
 }
 
 /// What mirroring has found for an experiment; `None` where the file does not ask for it.
-pub fn result(plan: &Plan, experiment: &Experiment, telemetry: &Telemetry) -> Option<MirrorResult> {
+pub(crate) fn result(
+    plan: &Plan,
+    experiment: &Experiment,
+    telemetry: &Telemetry,
+) -> Option<MirrorResult> {
     let mirror = experiment.mirror.as_ref()?;
     let to = &plan.upstream(mirror.to).name;
     let sum = telemetry.mirror(&experiment.name, to);
@@ -112,7 +116,7 @@ pub fn result(plan: &Plan, experiment: &Experiment, telemetry: &Telemetry) -> Op
 }
 
 /// Warns where most copies get no response.
-pub fn warning(result: &MirrorResult) -> Option<String> {
+pub(crate) fn warning(result: &MirrorResult) -> Option<String> {
     let MirrorResult {
         to, failed, copies, ..
     } = result;
@@ -226,7 +230,7 @@ fn quantile_ms(latency: &BTreeMap<u16, u64>, share: f64) -> Option<f64> {
 }
 
 /// The counts of all experiments with a mirror, for metrics.
-pub fn sums<'a>(plan: &'a Plan, telemetry: &Telemetry) -> Vec<(&'a str, MirrorSum)> {
+pub(crate) fn sums<'a>(plan: &'a Plan, telemetry: &Telemetry) -> Vec<(&'a str, MirrorSum)> {
     let mirrored = plan.experiments.iter().filter_map(|experiment| {
         let to = &plan.upstream(experiment.mirror.as_ref()?.to).name;
         let sum = telemetry.mirror(&experiment.name, to);
@@ -236,7 +240,7 @@ pub fn sums<'a>(plan: &'a Plan, telemetry: &Telemetry) -> Vec<(&'a str, MirrorSu
 }
 
 /// How many comparisons had each result: `equal`, or the kind of the difference.
-pub fn outcomes(tally: &MirrorTally) -> Vec<(&'static str, u64)> {
+pub(crate) fn outcomes(tally: &MirrorTally) -> Vec<(&'static str, u64)> {
     let differing: u64 = tally.differing.iter().sum();
     let equal = [("equal", tally.compared - differing)];
     let kinds = by_kind(&tally.differing).into_iter();

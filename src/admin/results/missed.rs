@@ -11,10 +11,10 @@ const FEW: u64 = 5;
 /// How many events are named.
 const EVENTS_SHOWN: usize = 5;
 /// Stands between what was found and what to do.
-pub const FIX: &str = "; ";
+pub(crate) const FIX: &str = "; ";
 
 /// The warnings of an experiment that runs. They are of this process, since its start.
-pub fn warnings(plan: &Plan, experiment: &Experiment, telemetry: &Telemetry) -> Vec<String> {
+pub(crate) fn warnings(plan: &Plan, experiment: &Experiment, telemetry: &Telemetry) -> Vec<String> {
     if !experiment.is_running() {
         return Vec::new();
     }

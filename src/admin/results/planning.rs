@@ -36,7 +36,7 @@ fn horizon(evaluation: &Evaluation, judged: &MetricJudgement) -> Option<HorizonR
 }
 
 /// What is planned for the metric that decides. `None` where no metric does.
-pub fn planning(experiment: &Experiment, evaluation: &Evaluation) -> Option<PlanningResult> {
+pub(crate) fn planning(experiment: &Experiment, evaluation: &Evaluation) -> Option<PlanningResult> {
     let primary = evaluation.question.primary()?;
     let (metric, judged) = (
         &evaluation.question.metrics[primary],

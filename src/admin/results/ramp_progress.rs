@@ -9,7 +9,7 @@ use crate::store::decisions::StandingDecisions;
 
 /// What decides about ramps besides counts.
 #[derive(Debug, Default)]
-pub struct RampContext {
+pub(crate) struct RampContext {
     /// The standing decisions; empty if no experiment has a ramp.
     pub decisions: StandingDecisions,
     /// Whether the counts of all replicas can be believed.
@@ -17,7 +17,7 @@ pub struct RampContext {
 }
 
 /// Returns the progress of a ramp; `None` without one.
-pub fn ramp_progress(
+pub(crate) fn ramp_progress(
     evaluation: &Evaluation,
     context: &RampContext,
     down: &[Option<String>],

@@ -90,7 +90,7 @@ impl Recent {
 }
 
 /// Whether most of at least a few answers failed.
-pub fn mostly_failed(answers: u64, failed: u64) -> bool {
+pub(crate) fn mostly_failed(answers: u64, failed: u64) -> bool {
     answers >= FEW_ANSWERS && failed as f64 > DEAD_SHARE * answers as f64
 }
 

@@ -13,7 +13,7 @@ use crate::store::{ExperimentTotals, HourTotals};
 use std::collections::BTreeSet;
 
 /// Returns the segments of the file that have users.
-pub fn segment_results(plan: &Plan, evaluation: &Evaluation) -> Vec<SegmentResult> {
+pub(crate) fn segment_results(plan: &Plan, evaluation: &Evaluation) -> Vec<SegmentResult> {
     let counted: Vec<(&UserSegment, Vec<String>)> = plan
         .segments
         .iter()

@@ -33,7 +33,7 @@ fn digest(text: &str) -> String {
 
 /// An experiment with what decides as it was when the phase began: the metric, first of all, and the
 /// shortest duration. What the file says otherwise holds from the next phase on.
-pub fn as_begun(plan: &Plan, experiment: &Experiment, kept: &RunningMinima) -> Experiment {
+pub(crate) fn as_begun(plan: &Plan, experiment: &Experiment, kept: &RunningMinima) -> Experiment {
     let mut begun = experiment.clone();
     let identity = identity(experiment);
     let is_primary = |index: &MetricIndex| {
@@ -52,7 +52,11 @@ pub fn as_begun(plan: &Plan, experiment: &Experiment, kept: &RunningMinima) -> E
 }
 
 /// The metric that decides, where the file no longer has it: then there can be no verdict.
-pub fn gone_primary(plan: &Plan, experiment: &Experiment, kept: &RunningMinima) -> Option<String> {
+pub(crate) fn gone_primary(
+    plan: &Plan,
+    experiment: &Experiment,
+    kept: &RunningMinima,
+) -> Option<String> {
     let began = kept.first.get(&primary_field(&identity(experiment)))?;
     let mut metrics = experiment.metrics.iter();
     let is_there = metrics.any(|&index| *plan.metric(index).name == **began);
@@ -61,13 +65,13 @@ pub fn gone_primary(plan: &Plan, experiment: &Experiment, kept: &RunningMinima) 
 
 /// Whether users of an epoch were split as they are now: version 0.1 counted other salts under the
 /// same name. Epochs of which nothing is kept count.
-pub fn belongs(experiment: &Experiment, epoch: EpochDigest, kept: &RunningMinima) -> bool {
+pub(crate) fn belongs(experiment: &Experiment, epoch: EpochDigest, kept: &RunningMinima) -> bool {
     let salt = kept.first.get(&salt_field(epoch));
     salt.is_none_or(|salt| *salt == digest(&experiment.salt))
 }
 
 /// Puts what is kept into the question.
-pub fn recall(
+pub(crate) fn recall(
     experiment: &Experiment,
     placement: &Placement,
     question: &mut Question,
@@ -213,7 +217,7 @@ fn shown(kept: &RunningMinima, field: &str) -> Option<Shown> {
 }
 
 /// What this look adds to what is kept.
-pub fn found(
+pub(crate) fn found(
     experiment: &Experiment,
     placement: &Placement,
     question: &Question,
@@ -287,7 +291,7 @@ pub fn found(
 
 /// Where the file says something else than what the phase began with: which of both holds, and from
 /// when on.
-pub fn disagreements(
+pub(crate) fn disagreements(
     plan: &Plan,
     experiment: &Experiment,
     placement: &Placement,
@@ -395,7 +399,7 @@ fn sound_share(text: &str) -> Option<f64> {
 }
 
 /// A goal as the file writes it.
-pub fn goal_name(goal: Goal) -> &'static str {
+pub(crate) fn goal_name(goal: Goal) -> &'static str {
     match goal {
         Goal::Increase => "increase",
         Goal::Decrease => "decrease",

@@ -10,7 +10,7 @@ use crate::store::GroupTotals;
 const WORTH_NAMING: f64 = 0.002;
 
 /// Returns the first stage that explains the mismatch; `None` without a mismatch.
-pub fn parting(experiment: &Experiment, evaluation: &Evaluation) -> Option<PartingResult> {
+pub(crate) fn parting(experiment: &Experiment, evaluation: &Evaluation) -> Option<PartingResult> {
     if !evaluation.judgement.sample_ratio.mismatch {
         return None;
     }
@@ -36,7 +36,7 @@ pub fn parting(experiment: &Experiment, evaluation: &Evaluation) -> Option<Parti
 }
 
 /// Returns the count of each group at every stage, to compare with the weights.
-pub fn stages(evaluation: &Evaluation) -> Vec<StageResult> {
+pub(crate) fn stages(evaluation: &Evaluation) -> Vec<StageResult> {
     let stage = |stage, unit, of: fn(&GroupTotals) -> u64| {
         let groups = evaluation.question.groups.iter().map(|group| {
             let totals = evaluation.totals.epochs.iter();

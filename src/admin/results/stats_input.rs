@@ -12,7 +12,7 @@ use crate::store::{EpochTotals, ExperimentTotals, GroupTotals, HourTotals, Metri
 
 /// What is asked of the statistics about an experiment with these totals. By its hours, metrics
 /// with a window are asked about users whose window is over; without them, about all users.
-pub fn question(
+pub(crate) fn question(
     plan: &Plan,
     experiment: &Experiment,
     placement: &Placement,
@@ -264,7 +264,7 @@ fn totals_of(counted_name: &str, group: Option<&GroupTotals>) -> stats::Totals {
 }
 
 /// Whether a metric of the experiment has a window, its guardrails' among them.
-pub fn has_windows(plan: &Plan, experiment: &Experiment) -> bool {
+pub(crate) fn has_windows(plan: &Plan, experiment: &Experiment) -> bool {
     let guarded = experiment.guardrails.iter().filter_map(|it| match it.what {
         GuardrailTarget::Metric(metric) => Some(metric),
         GuardrailTarget::Errors | GuardrailTarget::Slow { .. } => None,
@@ -282,7 +282,7 @@ fn end(horizon: Horizon) -> stats::EndAfter {
 }
 
 /// A metric's goal, as the statistics know it.
-pub fn goal(goal: MetricGoal) -> stats::Goal {
+pub(crate) fn goal(goal: MetricGoal) -> stats::Goal {
     match goal {
         MetricGoal::Increase => stats::Goal::Increase,
         MetricGoal::Decrease => stats::Goal::Decrease,
@@ -290,7 +290,7 @@ pub fn goal(goal: MetricGoal) -> stats::Goal {
 }
 
 /// A metric's kind, as the statistics know it.
-pub fn kind(kind: MetricKind) -> stats::Kind {
+pub(crate) fn kind(kind: MetricKind) -> stats::Kind {
     match kind {
         MetricKind::Conversion => stats::Kind::Conversion,
         MetricKind::Count => stats::Kind::Count,
@@ -302,6 +302,6 @@ pub fn kind(kind: MetricKind) -> stats::Kind {
 
 /// How many units of a metric's sums make one. By this is divided: a tenth is no binary number, and
 /// what is multiplied by one is 19.900000000000002 where 19.9 was meant.
-pub fn units(metric: &Metric) -> f64 {
+pub(crate) fn units(metric: &Metric) -> f64 {
     10f64.powi(i32::from(metric.scale))
 }

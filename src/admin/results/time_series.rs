@@ -18,7 +18,11 @@ const STEPS: [u64; 8] = [1, 2, 3, 4, 6, 8, 12, 24];
 
 /// By metric of the experiment, in order: its rates over time, oldest first. No moment is after
 /// `now_ms`.
-pub fn over_time(plan: &Plan, evaluation: &Evaluation, now_ms: u64) -> Vec<Vec<MomentResult>> {
+pub(crate) fn over_time(
+    plan: &Plan,
+    evaluation: &Evaluation,
+    now_ms: u64,
+) -> Vec<Vec<MomentResult>> {
     let Evaluation {
         placement,
         experiment,

@@ -11,14 +11,14 @@ use utoipa::ToSchema;
 
 /// The endpoints of all upstreams, as this process sees them.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct UpstreamReports {
+pub(crate) struct UpstreamReports {
     /// In the order of the file.
     pub upstreams: Vec<UpstreamReport>,
 }
 
 /// The endpoints of an upstream.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct UpstreamReport {
+pub(crate) struct UpstreamReport {
     /// Its name in the file.
     pub name: String,
     /// In the order of the file.
@@ -32,7 +32,7 @@ pub struct UpstreamReport {
 
 /// An endpoint.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct EndpointReport {
+pub(crate) struct EndpointReport {
     /// `http` or `https`.
     pub scheme: &'static str,
     /// Host and port.
@@ -59,7 +59,7 @@ pub struct EndpointReport {
 }
 
 /// Endpoints that are not healthy, in a few words: changes when one of them changes.
-pub fn troubles(plan: &Plan, health_registry: &HealthRegistry) -> String {
+pub(crate) fn troubles(plan: &Plan, health_registry: &HealthRegistry) -> String {
     let reports = reports(plan, health_registry, &TrafficSum::default()).into_iter();
     let endpoints = reports.flat_map(|upstream| upstream.endpoints);
     let troubled = endpoints.filter(|endpoint| endpoint.state != "healthy");
@@ -69,7 +69,7 @@ pub fn troubles(plan: &Plan, health_registry: &HealthRegistry) -> String {
 }
 
 /// Why no endpoint of a group's upstream gets requests, if none does.
-pub fn down(plan: &Plan, group: &Group, health_registry: &HealthRegistry) -> Option<String> {
+pub(crate) fn down(plan: &Plan, group: &Group, health_registry: &HealthRegistry) -> Option<String> {
     let upstream = plan.upstream(group.upstream?);
     let reports = upstream.endpoints.iter().map(|endpoint| {
         let report = health_registry.of(upstream, endpoint).report();
@@ -84,7 +84,7 @@ pub fn down(plan: &Plan, group: &Group, health_registry: &HealthRegistry) -> Opt
 }
 
 /// What is known of each endpoint of the plan that is served.
-pub fn reports(
+pub(crate) fn reports(
     plan: &Plan,
     health_registry: &HealthRegistry,
     traffic: &TrafficSum,

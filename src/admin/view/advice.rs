@@ -7,7 +7,7 @@ use crate::admin::results::planning_result::PlanningResult;
 use crate::admin::results::schema::{ExperimentResult, GroupResult, Recently};
 
 /// Returns the recommended decision, if there is one.
-pub fn due(experiment: &ExperimentResult) -> Option<(Action, Option<&str>)> {
+pub(crate) fn due(experiment: &ExperimentResult) -> Option<(Action, Option<&str>)> {
     if experiment.status != "running" && !has_ended_by_plan(experiment) {
         return None;
     }
@@ -19,12 +19,12 @@ pub fn due(experiment: &ExperimentResult) -> Option<(Action, Option<&str>)> {
 }
 
 /// Whether the planned end in the file has come.
-pub fn has_ended_by_plan(experiment: &ExperimentResult) -> bool {
+pub(crate) fn has_ended_by_plan(experiment: &ExperimentResult) -> bool {
     experiment.status == "ended" && experiment.ends_at.is_some()
 }
 
 /// Returns the recommended action as a sentence.
-pub fn advice(experiment: &ExperimentResult) -> String {
+pub(crate) fn advice(experiment: &ExperimentResult) -> String {
     let verdict = &experiment.verdict;
     let shown = experiment.winner.as_deref().unwrap_or("control");
     let name = experiment.shown(shown);

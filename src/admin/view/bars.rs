@@ -9,7 +9,7 @@ const CELLS: usize = 41;
 /// Whether a terminal shows colours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Paint {
+pub(crate) enum Paint {
     /// It does not, or it is none.
     Plain,
     /// It does (ECMA-48).
@@ -18,7 +18,7 @@ pub enum Paint {
 
 impl Paint {
     /// A text in a colour: `good`, `bad`, or else that of waiting.
-    pub fn paint(self, class: &str, text: &str) -> String {
+    pub(crate) fn paint(self, class: &str, text: &str) -> String {
         let code = match class {
             "good" => 32,
             "bad" => 31,
@@ -31,7 +31,7 @@ impl Paint {
     }
 
     /// A text about a verdict, as good or bad as its state is.
-    pub fn verdict(self, state: &str, text: &str) -> String {
+    pub(crate) fn verdict(self, state: &str, text: &str) -> String {
         let class = match state {
             "winner" | "no_difference" | "no_planned_lift" => "good",
             "loser" | "invalid" => "bad",
@@ -42,7 +42,7 @@ impl Paint {
 }
 
 /// The bars of one experiment's metrics, below each other.
-pub fn bars(metrics: &[MetricResult], paint: Paint) -> String {
+pub(crate) fn bars(metrics: &[MetricResult], paint: Paint) -> String {
     let plots = metrics.iter().filter_map(|it| Some((it, Plot::of(it)?)));
     let plots: Vec<(&MetricResult, Plot)> = plots.collect();
     let wide = |text: &str| text.chars().count();

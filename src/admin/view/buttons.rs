@@ -6,7 +6,7 @@ use crate::admin::view::advice;
 
 /// A button.
 #[derive(Debug)]
-pub struct Choice {
+pub(crate) struct Choice {
     /// Its HTML ID.
     pub id: String,
     /// The link.
@@ -18,7 +18,7 @@ pub struct Choice {
 }
 
 /// Returns the decisions that a viewer can make about an experiment.
-pub fn choices(may_operate: bool, experiment: &ExperimentResult) -> Vec<Choice> {
+pub(crate) fn choices(may_operate: bool, experiment: &ExperimentResult) -> Vec<Choice> {
     if !may_operate {
         return Vec::new();
     }
@@ -53,7 +53,7 @@ pub fn choices(may_operate: bool, experiment: &ExperimentResult) -> Vec<Choice> 
 }
 
 /// Returns the label of a button, and the title of its confirmation page.
-pub fn title(action: Action, experiment: &str, group: Option<&str>) -> (String, String) {
+pub(crate) fn title(action: Action, experiment: &str, group: Option<&str>) -> (String, String) {
     let short = match (action, group) {
         (Action::Pause, _) => "Pause".to_owned(),
         (Action::Resume, _) => "Resume".to_owned(),

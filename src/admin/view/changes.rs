@@ -7,7 +7,7 @@ use crate::admin::view::interval_plot::WIDTH;
 
 /// A change.
 #[derive(Debug, PartialEq)]
-pub struct ChangeMark {
+pub(crate) struct ChangeMark {
     /// When, in RFC 3339.
     pub at: String,
     /// What.
@@ -18,7 +18,7 @@ pub struct ChangeMark {
 const EPOCH_AFTER_ENTRY_MS: u64 = 60_000;
 
 /// All changes of an experiment since its start, oldest first: what its history has, and epochs.
-pub fn marks(experiment: &ExperimentResult) -> Vec<ChangeMark> {
+pub(crate) fn marks(experiment: &ExperimentResult) -> Vec<ChangeMark> {
     let start_ms = experiment.started_at.as_deref().and_then(unix_ms);
     let history = experiment.history.iter();
     let history = history.filter(|entry| start_ms.is_none_or(|start| entry.at_ms >= start));
@@ -119,7 +119,7 @@ const GAP: f64 = 1.5;
 
 /// New users over time, as figures for a drawing.
 #[derive(Debug)]
-pub struct Arrivals {
+pub(crate) struct Arrivals {
     /// What a bar is.
     pub caption: String,
     /// The height of the drawing.
@@ -138,7 +138,7 @@ pub struct Arrivals {
 
 /// The users of one period.
 #[derive(Debug)]
-pub struct UserBar {
+pub(crate) struct UserBar {
     /// Its upper left corner.
     pub x: f64,
     /// See `x`.
@@ -151,7 +151,7 @@ pub struct UserBar {
 
 /// The new users of an experiment: by day (in UTC) if it ran for two days, else by the moments of its first
 /// metric. `None` where there are fewer than two periods.
-pub fn arrivals(experiment: &ExperimentResult) -> Option<Arrivals> {
+pub(crate) fn arrivals(experiment: &ExperimentResult) -> Option<Arrivals> {
     let moments = &experiment.metrics.first()?.over_time;
     let users = |moment: &MomentResult| moment.groups.values().map(|it| it.users).sum::<u64>();
     let (first, last) = (moments.first()?, moments.last()?);

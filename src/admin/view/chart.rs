@@ -21,7 +21,7 @@ const BEYOND: f64 = 1.6;
 
 /// One drawing. All in its own units.
 #[derive(Debug)]
-pub struct Chart {
+pub(crate) struct Chart {
     /// Of the whole drawing.
     pub height: f64,
     /// Where the frame begins.
@@ -50,7 +50,7 @@ pub struct Chart {
 
 /// One group.
 #[derive(Debug)]
-pub struct Line {
+pub(crate) struct Line {
     /// Its name.
     pub name: String,
     /// Which colour.
@@ -65,7 +65,7 @@ pub struct Line {
 
 /// What is drawn of each group at each moment: a value, and its interval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Curve {
+pub(crate) enum Curve {
     /// Rates.
     Rate,
     /// Lifts over control.
@@ -105,7 +105,7 @@ impl Curve {
 
 impl Chart {
     /// The drawing of a metric; `None` while there are less than two moments to draw.
-    pub fn of(metric: &MetricResult, curve: Curve, changes: &[ChangeMark]) -> Option<Chart> {
+    pub(crate) fn of(metric: &MetricResult, curve: Curve, changes: &[ChangeMark]) -> Option<Chart> {
         let moments = &metric.over_time;
         let (first, last) = (moments.first()?, moments.last()?);
         if moments.len() < 2 {

@@ -5,7 +5,7 @@ use crate::admin::results::schema::Results;
 
 /// The results as CSV: one line for each group and metric. Names that a spreadsheet would take for
 /// formulas are neutralised, unless they are wanted `raw`.
-pub fn csv(results: &Results, raw: bool) -> String {
+pub(crate) fn csv(results: &Results, raw: bool) -> String {
     let name = |name: &str| match raw {
         true => name.to_owned(),
         false => neutral(name).into_owned(),

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 /// One guardrail in one group.
 #[derive(Debug, PartialEq)]
-pub struct GuardrailRow {
+pub(crate) struct GuardrailRow {
     /// The guardrail.
     pub name: String,
     /// The group as people read it.
@@ -26,7 +26,7 @@ pub struct GuardrailRow {
 }
 
 /// A row for each guardrail and group.
-pub fn guardrails(experiment: &ExperimentResult) -> Vec<GuardrailRow> {
+pub(crate) fn guardrails(experiment: &ExperimentResult) -> Vec<GuardrailRow> {
     let all = experiment.guardrails.iter();
     let rows = all.flat_map(|guardrail| {
         let groups = guardrail.groups.iter();
@@ -88,7 +88,7 @@ fn guardrail_row(
 
 /// How many of each group reached a stage.
 #[derive(Debug, PartialEq)]
-pub struct StageRow {
+pub(crate) struct StageRow {
     /// The stage, and what is counted.
     pub stage: String,
     /// By group, each with its share.
@@ -96,7 +96,7 @@ pub struct StageRow {
 }
 
 /// The stages from the split to the counts.
-pub fn stages(experiment: &ExperimentResult) -> Vec<StageRow> {
+pub(crate) fn stages(experiment: &ExperimentResult) -> Vec<StageRow> {
     let stages = experiment.sample_ratio.stages.iter();
     let row = stages.map(|stage| {
         let all: u64 = stage.groups.values().sum();
@@ -118,7 +118,7 @@ pub fn stages(experiment: &ExperimentResult) -> Vec<StageRow> {
 
 /// One key of the file.
 #[derive(Debug, PartialEq)]
-pub struct SettingRow {
+pub(crate) struct SettingRow {
     /// Its path.
     pub key: String,
     /// Its value.
@@ -128,7 +128,7 @@ pub struct SettingRow {
 }
 
 /// The keys of an experiment and of its metrics in the file, whose secrets are hidden.
-pub fn settings(file: &Value, experiment: &ExperimentResult) -> Vec<SettingRow> {
+pub(crate) fn settings(file: &Value, experiment: &ExperimentResult) -> Vec<SettingRow> {
     let mut rows = Vec::new();
     if let Some(metric) = experiment.metrics.first() {
         let value = format!("a lift of {}", share(metric.detect));

@@ -5,7 +5,7 @@ use crate::admin::results::history::HistoryEntry;
 use askama::Template;
 
 /// Returns the history as text for a terminal, the newest entry first.
-pub fn text(entries: &[HistoryEntry]) -> String {
+pub(crate) fn text(entries: &[HistoryEntry]) -> String {
     let mut text = String::new();
     for entry in entries {
         let at = entry.at.as_deref().unwrap_or("?");
@@ -29,7 +29,7 @@ pub fn text(entries: &[HistoryEntry]) -> String {
 }
 
 /// What a loaded file changes, in lines.
-pub fn details(entry: &HistoryEntry) -> Vec<String> {
+pub(crate) fn details(entry: &HistoryEntry) -> Vec<String> {
     let Some(file) = &entry.file else {
         return Vec::new();
     };
@@ -68,7 +68,10 @@ impl HistoryPage<'_> {
 }
 
 /// Returns the history as a page.
-pub fn page(entries: &[HistoryEntry], experiment: Option<&str>) -> Result<String, askama::Error> {
+pub(crate) fn page(
+    entries: &[HistoryEntry],
+    experiment: Option<&str>,
+) -> Result<String, askama::Error> {
     HistoryPage {
         entries,
         experiment,

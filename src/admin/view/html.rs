@@ -28,7 +28,7 @@ use askama::filters::{Html, escape};
 
 /// The person that a page is for.
 #[derive(Debug)]
-pub struct Viewer<'a> {
+pub(crate) struct Viewer<'a> {
     /// The name of the token; `None` without tokens.
     pub name: Option<&'a str>,
     /// Whether decisions are allowed.
@@ -47,7 +47,7 @@ struct Page<'a> {
 
 /// What the page shows besides the results.
 #[derive(Debug)]
-pub struct PageContent<'a> {
+pub(crate) struct PageContent<'a> {
     /// What was searched for; the list of experiments is shown. `None` shows an experiment.
     pub list: Option<&'a str>,
     /// The routes file, without its secrets.
@@ -292,7 +292,7 @@ impl Page<'_> {
 }
 
 /// The page.
-pub fn render(
+pub(crate) fn render(
     results: &Results,
     viewer: &Viewer<'_>,
     shown: &PageContent<'_>,

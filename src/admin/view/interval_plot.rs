@@ -4,7 +4,7 @@ use crate::admin::results::schema::{MetricGroup, MetricResult};
 use crate::admin::view::lift_scale::reach;
 
 /// How wide the drawing is, in its own units.
-pub const WIDTH: f64 = 400.0;
+pub(crate) const WIDTH: f64 = 400.0;
 /// Free at either end, for an arrow.
 const LEFT: f64 = 12.0;
 const RIGHT: f64 = 12.0;
@@ -13,7 +13,7 @@ const LEAST: f64 = 0.02;
 
 /// One drawing: every group but control.
 #[derive(Debug)]
-pub struct Plot {
+pub(crate) struct Plot {
     /// Where zero is.
     pub zero: f64,
     /// What is written at the ends of the axis.
@@ -24,7 +24,7 @@ pub struct Plot {
 
 /// One group.
 #[derive(Debug)]
-pub struct Row {
+pub(crate) struct Row {
     /// Its name.
     pub name: String,
     /// The ends of the interval.
@@ -44,12 +44,12 @@ type Drawn<'a> = (&'a MetricGroup, Option<f64>, (Option<f64>, Option<f64>));
 
 impl Plot {
     /// From zero to either end of the axis.
-    pub fn half(&self) -> f64 {
+    pub(crate) fn half(&self) -> f64 {
         (WIDTH - RIGHT - LEFT) / 2.0
     }
 
     /// The drawing of a metric; `None` while there is no interval to draw.
-    pub fn of(metric: &MetricResult) -> Option<Plot> {
+    pub(crate) fn of(metric: &MetricResult) -> Option<Plot> {
         let drawn: Vec<Drawn<'_>> = metric
             .groups
             .iter()

@@ -5,7 +5,7 @@ use crate::admin::results::ramp_result::RampResult;
 use crate::admin::results::schema::ExperimentResult;
 
 /// Returns what the file says of an experiment: a label and a text of each.
-pub fn about(experiment: &ExperimentResult) -> Vec<(&'static str, String)> {
+pub(crate) fn about(experiment: &ExperimentResult) -> Vec<(&'static str, String)> {
     let texts = [
         ("Description", experiment.description.clone()),
         ("Hypothesis", experiment.hypothesis.clone()),
@@ -22,7 +22,7 @@ pub fn about(experiment: &ExperimentResult) -> Vec<(&'static str, String)> {
 }
 
 /// Describes the step of a ramp, and the next one.
-pub fn ramp(ramp: &RampResult) -> String {
+pub(crate) fn ramp(ramp: &RampResult) -> String {
     let mut text = match (ramp.step, &ramp.since) {
         (Some(step), Some(since)) => format!(
             "step {step} of {}: {} of matching users are admitted, since {}",

@@ -7,7 +7,7 @@ const LARGEST: f64 = 10.0;
 
 /// Returns how far an axis reaches to either side of zero: at least `least`, beyond all that is `shown` where there is
 /// room, and beyond every one of the `estimates`.
-pub fn reach(
+pub(super) fn reach(
     least: f64,
     shown: impl Iterator<Item = f64>,
     estimates: impl Iterator<Item = f64>,

@@ -7,7 +7,7 @@ use crate::admin::view::{advice, narrative, planning_text};
 
 /// The list.
 #[derive(Debug)]
-pub struct ExperimentList<'a> {
+pub(crate) struct ExperimentList<'a> {
     /// What was searched for.
     pub query: &'a str,
     /// Experiments of the file that are not over.
@@ -18,7 +18,7 @@ pub struct ExperimentList<'a> {
 
 /// One experiment.
 #[derive(Debug)]
-pub struct ListRow<'a> {
+pub(crate) struct ListRow<'a> {
     /// The experiment.
     pub experiment: &'a ExperimentResult,
     /// Whether its data quality is doubtful.
@@ -33,7 +33,7 @@ pub struct ListRow<'a> {
 
 impl ExperimentList<'_> {
     /// Makes the list of the experiments that a search finds, all without one.
-    pub fn of<'a>(results: &'a Results, query: &'a str) -> ExperimentList<'a> {
+    pub(crate) fn of<'a>(results: &'a Results, query: &'a str) -> ExperimentList<'a> {
         let query = query.trim();
         let found = results.experiments.iter().filter(|it| is_found(it, query));
         let rows = found.map(|experiment| row(results, experiment));

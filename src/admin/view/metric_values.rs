@@ -4,14 +4,14 @@ use crate::admin::format;
 use crate::admin::results::schema::{MetricGroup, MetricResult};
 
 /// A group's rate as people read it.
-pub fn rate(metric: &MetricResult, group: &MetricGroup) -> String {
+pub(crate) fn rate(metric: &MetricResult, group: &MetricGroup) -> String {
     group
         .rate
         .map_or("-".to_owned(), |rate| amount(metric, rate))
 }
 
 /// A rate of a metric as people read it.
-pub fn amount(metric: &MetricResult, rate: f64) -> String {
+pub(crate) fn amount(metric: &MetricResult, rate: f64) -> String {
     match metric.kind {
         "conversion" => format!("{:.2} %", 100.0 * rate),
         "latency" => format::latency(Some(rate)),
@@ -23,7 +23,7 @@ pub fn amount(metric: &MetricResult, rate: f64) -> String {
 }
 
 /// A group's lift and its interval as people read them.
-pub fn lift(group: &MetricGroup) -> String {
+pub(crate) fn lift(group: &MetricGroup) -> String {
     let Some(lift) = &group.lift else {
         return "-".to_owned();
     };

@@ -4,7 +4,7 @@ use crate::admin::format::{part, thousands};
 use crate::admin::results::mirror::{MirrorExampleResult, MirrorResult, MirroredPathResult};
 
 /// One line of the table.
-pub struct MirrorRow {
+pub(crate) struct MirrorRow {
     /// The pattern of the path.
     pub path: String,
     /// How many pairs of responses were compared.
@@ -16,7 +16,7 @@ pub struct MirrorRow {
 }
 
 /// What was copied and found, in sentences.
-pub fn sentences(mirror: &MirrorResult) -> Vec<String> {
+pub(crate) fn sentences(mirror: &MirrorResult) -> Vec<String> {
     let mut sentences = vec![copied(mirror)];
     if mirror.compared > 0 {
         sentences.push(compared(mirror));
@@ -44,7 +44,7 @@ pub fn sentences(mirror: &MirrorResult) -> Vec<String> {
 }
 
 /// A line for each pattern of paths, those that differ most first.
-pub fn rows(mirror: &MirrorResult) -> Vec<MirrorRow> {
+pub(crate) fn rows(mirror: &MirrorResult) -> Vec<MirrorRow> {
     let row = |path: &MirroredPathResult| {
         let kinds = kinds(path.differing.iter());
         let differing: u64 = path.differing.values().sum();

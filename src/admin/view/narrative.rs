@@ -10,10 +10,10 @@ use crate::admin::results::schema::{
 use crate::admin::view::metric_values::amount;
 
 /// The label of the outcome of all data quality checks.
-pub const DATA_QUALITY: &str = "Data quality";
+pub(crate) const DATA_QUALITY: &str = "Data quality";
 
 /// Returns the state of an experiment in a word or two: its verdict or, while there is none, what it does.
-pub fn state(experiment: &ExperimentResult) -> String {
+pub(crate) fn state(experiment: &ExperimentResult) -> String {
     let verdict = &experiment.verdict;
     match (verdict.state, &verdict.group) {
         _ if experiment.status == "ended" && experiment.ends_at.is_none() => "ended".to_owned(),
@@ -26,7 +26,7 @@ pub fn state(experiment: &ExperimentResult) -> String {
 }
 
 /// Returns the warnings of an experiment.
-pub fn alarms(experiment: &ExperimentResult) -> Vec<String> {
+pub(crate) fn alarms(experiment: &ExperimentResult) -> Vec<String> {
     let mut said = experiment.warnings.clone();
     said.extend(parting(&experiment.sample_ratio));
     let dead = experiment.groups.iter().filter_map(|group| {
@@ -67,7 +67,7 @@ fn silence(experiment: &ExperimentResult) -> Option<&'static str> {
 
 /// Returns the data quality checks of an experiment: the name of each, its outcome, and whether that is
 /// bad.
-pub fn health(
+pub(crate) fn health(
     results: &Results,
     experiment: &ExperimentResult,
 ) -> Vec<(&'static str, String, bool)> {
@@ -162,7 +162,7 @@ fn crossovers(experiment: &ExperimentResult, users: u64) -> String {
 }
 
 /// Describes who was served but is no user.
-pub fn not_counted(experiment: &ExperimentResult) -> String {
+pub(crate) fn not_counted(experiment: &ExperimentResult) -> String {
     let once = match experiment.seen_once {
         0 => None,
         1 => Some("1 visitor seen once".to_owned()),
@@ -253,7 +253,7 @@ fn identities(experiment: &ExperimentResult) -> String {
 }
 
 /// Describes users who share a device.
-pub fn shared_devices(experiment: &ExperimentResult) -> String {
+pub(crate) fn shared_devices(experiment: &ExperimentResult) -> String {
     format!(
         "{} further user IDs came from a device that had joined another user; each counts as its own user",
         thousands(experiment.shared_devices)
@@ -266,7 +266,7 @@ const MUCH: f64 = 0.01;
 const LATE_S: f64 = 30.0;
 
 /// Returns the problems of the process and the store, which affect the results of all experiments.
-pub fn process_problems(results: &Results) -> Vec<String> {
+pub(crate) fn process_problems(results: &Results) -> Vec<String> {
     let store = &results.store;
     let mut said = Vec::new();
     if !store.healthy {
@@ -316,7 +316,7 @@ pub fn process_problems(results: &Results) -> Vec<String> {
 const PROCESS_CHECKS: [&str; 3] = ["lost", "store", "replicas"];
 
 /// Returns the bad data quality checks and the warnings of an experiment.
-pub fn doubts(results: &Results, experiment: &ExperimentResult) -> Vec<String> {
+pub(crate) fn doubts(results: &Results, experiment: &ExperimentResult) -> Vec<String> {
     let health = health(results, experiment).into_iter();
     let bad = health.filter(|(what, _, bad)| *bad && !PROCESS_CHECKS.contains(what));
     let bad = bad.map(|(what, how, _)| format!("{what}: {how}"));
@@ -324,7 +324,7 @@ pub fn doubts(results: &Results, experiment: &ExperimentResult) -> Vec<String> {
 }
 
 /// Returns notes on a metric: the users it covers, and the rates that are compared.
-pub fn notes(metric: &MetricResult) -> Vec<String> {
+pub(crate) fn notes(metric: &MetricResult) -> Vec<String> {
     let waiting = |group: &MetricGroup| Some((group.users, group.users_waiting?));
     let counts: Vec<(u64, u64)> = metric.groups.iter().filter_map(waiting).collect();
     let (over, waiting) = counts
@@ -395,7 +395,7 @@ fn covariate(metric: &MetricResult) -> Option<String> {
 }
 
 /// Groups and phases that are over.
-pub fn past(experiment: &ExperimentResult) -> Vec<String> {
+pub(crate) fn past(experiment: &ExperimentResult) -> Vec<String> {
     let ended = experiment.ended_groups.iter().map(|group| {
         format!(
             "{} ended: it had {} users, who are no part of any rate here",
@@ -427,7 +427,7 @@ pub fn past(experiment: &ExperimentResult) -> Vec<String> {
 }
 
 /// Returns the Bayesian estimates of a metric, a sentence per group.
-pub fn bayesian(metric: &MetricResult) -> Vec<String> {
+pub(crate) fn bayesian(metric: &MetricResult) -> Vec<String> {
     let groups = metric.groups.iter();
     let told = groups.filter_map(|group| {
         let (chance, loss) = (group.chance_to_beat_control?, group.expected_loss?);
@@ -456,7 +456,7 @@ fn parting(sample_ratio: &SampleRatio) -> Option<String> {
 }
 
 /// Describes the limit of a guardrail, such as `errors (at most +1 %)`.
-pub fn bound(guardrail: &GuardrailResult) -> String {
+pub(crate) fn bound(guardrail: &GuardrailResult) -> String {
     let over = guardrail
         .over_ms
         .map_or(String::new(), |ms| format!(" over {ms} ms"));
@@ -468,7 +468,7 @@ pub fn bound(guardrail: &GuardrailResult) -> String {
 }
 
 /// Describes the state of a guardrail in one group.
-pub fn harm(experiment: &ExperimentResult, group: &GuardrailGroup) -> String {
+pub(crate) fn harm(experiment: &ExperimentResult, group: &GuardrailGroup) -> String {
     let name = experiment.shown(&group.name);
     let mut said = format!("{name}: {} of {} users", group.harmed, group.users);
     match (group.breached, group.dead) {
@@ -490,12 +490,15 @@ pub fn harm(experiment: &ExperimentResult, group: &GuardrailGroup) -> String {
 }
 
 /// Whether the experiment runs without a verdict.
-pub fn is_open(experiment: &ExperimentResult) -> bool {
+pub(crate) fn is_open(experiment: &ExperimentResult) -> bool {
     experiment.status == "running" && experiment.verdict.state == "collecting"
 }
 
 /// Returns the key figures of an experiment: the label and the value of each.
-pub fn facts(results: &Results, experiment: &ExperimentResult) -> Vec<(&'static str, String)> {
+pub(crate) fn facts(
+    results: &Results,
+    experiment: &ExperimentResult,
+) -> Vec<(&'static str, String)> {
     let users: u64 = experiment.groups.iter().map(|group| group.users).sum();
     let doubts = match doubts(results, experiment).len() {
         0 => "OK".to_owned(),
@@ -530,7 +533,7 @@ pub fn facts(results: &Results, experiment: &ExperimentResult) -> Vec<(&'static 
 }
 
 /// Returns for how many seconds an experiment has run, or ran until it ended or was decided.
-pub fn ran(results: &Results, experiment: &ExperimentResult) -> Option<f64> {
+pub(crate) fn ran(results: &Results, experiment: &ExperimentResult) -> Option<f64> {
     let decided = experiment.decided.as_ref();
     let decided = decided.filter(|it| is_in_effect(it.status));
     let stops = [
@@ -551,7 +554,7 @@ fn is_in_effect(status: &str) -> bool {
 }
 
 /// The decision in effect: what, by whom, and when. None is while the experiment does what the file says.
-pub fn decided(experiment: &ExperimentResult) -> Option<String> {
+pub(crate) fn decided(experiment: &ExperimentResult) -> Option<String> {
     let decided = experiment.decided.as_ref();
     let decided = decided.filter(|it| is_in_effect(it.status))?;
     let group = decided
@@ -570,7 +573,7 @@ pub fn decided(experiment: &ExperimentResult) -> Option<String> {
 }
 
 /// Formats a fixed-horizon lift with its interval and p-value.
-pub fn fixed(fixed: Option<&FixedResult>) -> String {
+pub(crate) fn fixed(fixed: Option<&FixedResult>) -> String {
     let Some(fixed) = fixed else {
         return "-".to_owned();
     };

@@ -9,14 +9,14 @@ use crate::admin::view::narrative::is_open;
 const MUCH_LONGER: f64 = 1.2;
 
 /// Returns about how many users an answer takes, while the experiment has no verdict.
-pub fn users_needed(experiment: &ExperimentResult) -> Option<String> {
+pub(super) fn users_needed(experiment: &ExperimentResult) -> Option<String> {
     let planning = experiment.planning.as_ref();
     let needed = planning.filter(|_| is_open(experiment))?.users_needed?;
     Some(format!("about {}", about(needed)))
 }
 
 /// Returns the sample size and the time left, while the experiment has no verdict.
-pub fn planning(experiment: &ExperimentResult) -> Option<String> {
+pub(super) fn planning(experiment: &ExperimentResult) -> Option<String> {
     let planning = experiment.planning.as_ref();
     let planning = planning.filter(|_| is_open(experiment));
     planning.map(|planning| planned(experiment, planning))

@@ -6,9 +6,9 @@ use crate::admin::view::lift_scale::reach;
 use crate::admin::view::metric_values;
 
 /// The width and height of a bar, in its own units.
-pub const BAR_WIDTH: f64 = 240.0;
+pub(crate) const BAR_WIDTH: f64 = 240.0;
 /// See [`BAR_WIDTH`].
-pub const BAR_HEIGHT: f64 = 22.0;
+pub(crate) const BAR_HEIGHT: f64 = 22.0;
 /// Free at either end, for an arrow.
 const ARROW: f64 = 10.0;
 /// At least so much of a lift is shown to either side.
@@ -16,7 +16,7 @@ const LEAST: f64 = 0.05;
 
 /// The scorecard of an experiment.
 #[derive(Debug)]
-pub struct Scorecard {
+pub(crate) struct Scorecard {
     /// By metric, the primary one first.
     pub metrics: Vec<ScoredMetric>,
     /// What is written at the ends of the scale: worse, better.
@@ -25,7 +25,7 @@ pub struct Scorecard {
 
 /// One metric.
 #[derive(Debug)]
-pub struct ScoredMetric {
+pub(crate) struct ScoredMetric {
     /// Its name in the file.
     pub name: String,
     /// What people read in place of it.
@@ -40,7 +40,7 @@ pub struct ScoredMetric {
 
 /// One metric of one group but control.
 #[derive(Debug)]
-pub struct ScoredGroup {
+pub(crate) struct ScoredGroup {
     /// The group as people read it.
     pub group: String,
     /// Its rate.
@@ -63,7 +63,7 @@ pub struct ScoredGroup {
 
 /// An interval on the common scale. Better is to the right, also where lower is better.
 #[derive(Debug)]
-pub struct ScaleBar {
+pub(crate) struct ScaleBar {
     /// Where no difference is.
     pub zero: f64,
     /// What counts as no difference: its left end, and its width.
@@ -125,7 +125,7 @@ impl Improvement {
 
 impl Scorecard {
     /// Makes the scorecard of an experiment. Where its data cannot be trusted, nothing is good or bad.
-    pub fn of(experiment: &ExperimentResult) -> Scorecard {
+    pub(crate) fn of(experiment: &ExperimentResult) -> Scorecard {
         let metrics = experiment.metrics.iter();
         let all = metrics.flat_map(|metric| {
             let groups = metric.groups.iter();

@@ -4,7 +4,7 @@ use crate::admin::format::{change, latency, thousands};
 use crate::admin::results::schema::{ExperimentResult, SegmentGroup, SegmentMetric};
 
 /// One line of the table.
-pub struct SegmentRow {
+pub(crate) struct SegmentRow {
     /// Such as `device: mobile`.
     pub segment: String,
     /// The metric.
@@ -20,10 +20,10 @@ pub struct SegmentRow {
 }
 
 /// The text above the table.
-pub const NOTE: &str = "By segment, as users were at their first exposure. Intervals and sample ratios are corrected for the number of segments, and no verdict rests on them.";
+pub(crate) const NOTE: &str = "By segment, as users were at their first exposure. Intervals and sample ratios are corrected for the number of segments, and no verdict rests on them.";
 
 /// A line for each value, metric and group.
-pub fn rows(experiment: &ExperimentResult) -> Vec<SegmentRow> {
+pub(crate) fn rows(experiment: &ExperimentResult) -> Vec<SegmentRow> {
     let mut rows = Vec::new();
     for segment in &experiment.segments {
         for value in &segment.values {
@@ -51,7 +51,7 @@ pub fn rows(experiment: &ExperimentResult) -> Vec<SegmentRow> {
 
 /// What to know of the segments, each in a sentence: sample ratio mismatches, and users that are in no
 /// segment because it was defined otherwise when they came.
-pub fn remarks(experiment: &ExperimentResult) -> Vec<String> {
+pub(crate) fn remarks(experiment: &ExperimentResult) -> Vec<String> {
     let values = experiment.segments.iter().flat_map(|segment| {
         let values = segment.values.iter();
         values.map(move |value| (&segment.name, value))

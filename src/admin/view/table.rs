@@ -14,7 +14,7 @@ use crate::admin::view::segments;
 use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 
 /// Returns the results as text for a terminal, with bars if `paint` is given.
-pub fn table(results: &Results, paint: Option<Paint>) -> String {
+pub(crate) fn table(results: &Results, paint: Option<Paint>) -> String {
     let mut text = String::new();
     let painted = paint.unwrap_or(Paint::Plain);
     let warn = |text: &mut String, problem: &str| {

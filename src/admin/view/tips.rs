@@ -51,7 +51,7 @@ const TIPS: &[(&str, &str, &str)] = &[
 
 /// Returns the button and the text of an explanation as HTML; empty where there is none. `place` makes it
 /// unique on a page.
-pub fn tip(what: &str, place: &str) -> String {
+pub(crate) fn tip(what: &str, place: &str) -> String {
     let Some((_, title, text)) = TIPS.iter().find(|(name, ..)| *name == what) else {
         return String::new();
     };

@@ -366,7 +366,12 @@ fn mismatch(sample_ratio: &SampleRatioTest, users: u64) -> String {
 }
 
 /// What harm a group does by a guardrail, in one sentence.
-pub fn harm(question: &Question, judgement: &Judgement, metric: usize, group: usize) -> String {
+pub(crate) fn harm(
+    question: &Question,
+    judgement: &Judgement,
+    metric: usize,
+    group: usize,
+) -> String {
     let name = &question.groups[group].name;
     let control = &question.groups[question.control()].name;
     let guarded = &question.metrics[metric];

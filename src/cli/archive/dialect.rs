@@ -115,7 +115,7 @@ enum ColumnType {
 
 /// A database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Dialect {
+pub(super) enum Dialect {
     /// DuckDB.
     Duckdb,
     /// ClickHouse, also in its embedded form chDB.
@@ -130,7 +130,7 @@ pub enum Dialect {
 
 impl Dialect {
     /// Returns the statements for an archive.
-    pub fn sql(self, archive: &ArchiveTarget) -> anyhow::Result<String> {
+    pub(super) fn sql(self, archive: &ArchiveTarget) -> anyhow::Result<String> {
         let mut sql = format!(
             "-- The archive {archive}, as `watershed archive sql` of {} knows it.\n",
             env!("CARGO_PKG_VERSION")

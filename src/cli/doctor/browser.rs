@@ -21,7 +21,7 @@ const REDIRECTS_MAX: usize = 5;
 
 /// How many requests may be made, and how long each may take.
 #[derive(Debug)]
-pub struct RequestBudget {
+pub(super) struct RequestBudget {
     left: Cell<u64>,
     made: Cell<u64>,
     is_spent: Cell<bool>,
@@ -30,7 +30,7 @@ pub struct RequestBudget {
 
 impl RequestBudget {
     /// A budget.
-    pub fn new(requests: u64, timeout: Duration) -> RequestBudget {
+    pub(super) fn new(requests: u64, timeout: Duration) -> RequestBudget {
         RequestBudget {
             left: Cell::new(requests),
             made: Cell::new(0),
@@ -40,12 +40,12 @@ impl RequestBudget {
     }
 
     /// The number of requests that were made.
-    pub fn made(&self) -> u64 {
+    pub(super) fn made(&self) -> u64 {
         self.made.get()
     }
 
     /// Whether a request was not made because there had been too many.
-    pub fn is_spent(&self) -> bool {
+    pub(super) fn is_spent(&self) -> bool {
         self.is_spent.get()
     }
 
@@ -66,7 +66,7 @@ impl RequestBudget {
 
 /// A response.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub(super) struct Seen {
     /// What was asked for.
     pub address: PageAddress,
     /// The fields of the request.
@@ -81,26 +81,26 @@ pub struct Seen {
 
 impl Seen {
     /// The values of a field as text.
-    pub fn all<'a>(&'a self, name: &'a http::HeaderName) -> impl Iterator<Item = &'a str> {
+    pub(super) fn all<'a>(&'a self, name: &'a http::HeaderName) -> impl Iterator<Item = &'a str> {
         let values = self.fields.get_all(name).into_iter();
         values.filter_map(|value| value.to_str().ok())
     }
 
     /// Whether it is a stylesheet that came.
-    pub fn is_style(&self) -> bool {
+    pub(super) fn is_style(&self) -> bool {
         let mut types = self.all(&CONTENT_TYPE);
         let is_css = types.any(|it| it.to_ascii_lowercase().starts_with("text/css"));
         self.status.is_success() && (is_css || self.address.target().contains(".css"))
     }
 
     /// How it is compressed although the request asked for what is not, if it is.
-    pub fn compression(&self) -> Option<&str> {
+    pub(super) fn compression(&self) -> Option<&str> {
         let mut all = self.all(&CONTENT_ENCODING);
         all.find(|it| !it.trim().eq_ignore_ascii_case("identity"))
     }
 
     /// Where it redirects to, if it does.
-    pub fn redirect(&self) -> Option<PageAddress> {
+    pub(super) fn redirect(&self) -> Option<PageAddress> {
         let location = self.fields.get(LOCATION)?.to_str().ok()?;
         self.status
             .is_redirection()
@@ -110,14 +110,14 @@ impl Seen {
 
 /// A browser with the cookies of one user, and an override if it has one.
 #[derive(Debug, Default)]
-pub struct Browser {
+pub(super) struct Browser {
     cookies: BTreeMap<String, String>,
     token: Option<HeaderValue>,
 }
 
 impl Browser {
     /// A browser whose user an override puts into a group.
-    pub fn with_override(token: &str) -> Browser {
+    pub(super) fn with_override(token: &str) -> Browser {
         Browser {
             token: HeaderValue::from_str(token).ok(),
             ..Browser::default()
@@ -126,7 +126,7 @@ impl Browser {
 
     /// Opens a page, and follows redirects within the site. Returns all responses, the page last, and why
     /// there are no more of them.
-    pub async fn open(
+    pub(super) async fn open(
         &mut self,
         page: &PageAddress,
         budget: &RequestBudget,
@@ -165,7 +165,7 @@ impl Browser {
     }
 
     /// Asks for a page, and follows no redirect.
-    pub async fn ask_once(
+    pub(super) async fn ask_once(
         &mut self,
         page: &PageAddress,
         budget: &RequestBudget,
@@ -174,7 +174,7 @@ impl Browser {
     }
 
     /// Loads a file that a page needs, or would need: `referer` names the page.
-    pub async fn load(
+    pub(super) async fn load(
         &mut self,
         file: &PageAddress,
         referer: Option<&PageAddress>,

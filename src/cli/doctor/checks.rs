@@ -17,7 +17,12 @@ use std::collections::BTreeSet;
 const SHOWN: usize = 5;
 
 /// Adds all that is wrong.
-pub fn check(site: &PageAddress, plan: Option<&Plan>, visits: &Visits, diagnosis: &mut Diagnosis) {
+pub(super) fn check(
+    site: &PageAddress,
+    plan: Option<&Plan>,
+    visits: &Visits,
+    diagnosis: &mut Diagnosis,
+) {
     let pages = || {
         visits
             .versions
@@ -259,7 +264,7 @@ fn caches(visitors: &[Seen], diagnosis: &mut Diagnosis) {
 }
 
 /// Adds the warnings of results.
-pub fn results(results: &Value, diagnosis: &mut Diagnosis) {
+pub(super) fn results(results: &Value, diagnosis: &mut Diagnosis) {
     let experiments = results["experiments"].as_array();
     for experiment in experiments.into_iter().flatten() {
         let name = experiment["name"].as_str().unwrap_or_default();

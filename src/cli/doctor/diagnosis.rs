@@ -4,7 +4,7 @@ use serde::Serialize;
 
 /// Something that is wrong, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Problem {
+pub(super) struct Problem {
     /// What kind of problem it is.
     pub kind: &'static str,
     /// What was found.
@@ -15,7 +15,7 @@ pub struct Problem {
 
 /// What the visits found.
 #[derive(Debug, Default)]
-pub struct Diagnosis {
+pub(super) struct Diagnosis {
     /// What is wrong.
     pub problems: Vec<Problem>,
     /// What could not be checked.
@@ -24,7 +24,12 @@ pub struct Diagnosis {
 
 impl Diagnosis {
     /// Adds a problem, once.
-    pub fn add(&mut self, kind: &'static str, found: impl Into<String>, fix: impl Into<String>) {
+    pub(super) fn add(
+        &mut self,
+        kind: &'static str,
+        found: impl Into<String>,
+        fix: impl Into<String>,
+    ) {
         let (found, fix) = (found.into(), fix.into());
         let problem = Problem { kind, found, fix };
         if !self.problems.contains(&problem) {

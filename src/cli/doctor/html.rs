@@ -6,7 +6,7 @@ use url::{Position, Url};
 
 /// An address of a page or a file, without a fragment.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct PageAddress(Url);
+pub(super) struct PageAddress(Url);
 
 #[expect(clippy::expect_used, reason = "the text is a constant, and tested")]
 static LINKS: LazyLock<Regex> = LazyLock::new(|| {
@@ -46,7 +46,7 @@ static STYLE_LINKS: LazyLock<Regex> = LazyLock::new(|| {
 
 /// A link of a page.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PageLink {
+pub(super) struct PageLink {
     /// Whether the page needs it: a script, a stylesheet or a picture.
     pub is_part: bool,
     /// Where it leads.
@@ -55,7 +55,7 @@ pub struct PageLink {
 
 impl PageAddress {
     /// Reads the address of a site.
-    pub fn of_site(text: &str) -> Option<PageAddress> {
+    pub(super) fn of_site(text: &str) -> Option<PageAddress> {
         PageAddress::of_url(Url::parse(text).ok()?)
     }
 
@@ -66,7 +66,7 @@ impl PageAddress {
     }
 
     /// Where a link in the page at this address leads; `None` for what is no page or file.
-    pub fn join(&self, link: &str) -> Option<PageAddress> {
+    pub(super) fn join(&self, link: &str) -> Option<PageAddress> {
         let link = link.trim();
         match link.is_empty() || link.starts_with('#') {
             true => None,
@@ -75,7 +75,7 @@ impl PageAddress {
     }
 
     /// Where a browser goes that knows a site by `https` only (RFC 6797 8.3).
-    pub fn known_from(self, page: &PageAddress) -> PageAddress {
+    pub(super) fn known_from(self, page: &PageAddress) -> PageAddress {
         let mut upgraded = self.0.clone();
         if page.scheme() != "https" || upgraded.set_scheme("https").is_err() {
             return self;
@@ -87,28 +87,28 @@ impl PageAddress {
     }
 
     /// Whether this is a page of `http`, and `other` the same host with `https`.
-    pub fn is_made_secure_by(&self, other: &PageAddress) -> bool {
+    pub(super) fn is_made_secure_by(&self, other: &PageAddress) -> bool {
         let is_same = self.0.host_str() == other.0.host_str();
         is_same && self.scheme() == "http" && other.scheme() == "https"
     }
 
     /// `http` or `https`.
-    pub fn scheme(&self) -> &str {
+    pub(super) fn scheme(&self) -> &str {
         self.0.scheme()
     }
 
     /// The host, with its port if that is not the usual one of the scheme.
-    pub fn authority(&self) -> &str {
+    pub(super) fn authority(&self) -> &str {
         self.0.authority()
     }
 
     /// The path and query.
-    pub fn target(&self) -> &str {
+    pub(super) fn target(&self) -> &str {
         &self.0[Position::BeforePath..]
     }
 
     /// Whether both have the same host and port.
-    pub fn is_same_site(&self, other: &PageAddress) -> bool {
+    pub(super) fn is_same_site(&self, other: &PageAddress) -> bool {
         self.authority() == other.authority()
     }
 }
@@ -120,7 +120,7 @@ impl std::fmt::Display for PageAddress {
 }
 
 /// The links of a page, with those of `<base>` and `<meta http-equiv=refresh>`.
-pub fn links(page: &PageAddress, text: &str) -> Vec<PageLink> {
+pub(super) fn links(page: &PageAddress, text: &str) -> Vec<PageLink> {
     let link = |is_part: bool, address: PageAddress| PageLink { is_part, address };
     // Of several the first one counts (HTML, 4.2.3).
     let base = BASE.captures(text.as_bytes());
@@ -156,7 +156,7 @@ fn contains_word(tag: &[u8], word: &[u8]) -> bool {
 }
 
 /// The files that a stylesheet needs.
-pub fn style_links(style: &PageAddress, text: &str) -> Vec<PageAddress> {
+pub(super) fn style_links(style: &PageAddress, text: &str) -> Vec<PageAddress> {
     let found = STYLE_LINKS.captures_iter(text.as_bytes());
     let found = found.filter_map(|found| {
         let value = (1..=5).find_map(|place| found.get(place))?.as_bytes();

@@ -6,11 +6,11 @@ use http::header::{AGE, CACHE_CONTROL, EXPIRES, VARY};
 
 /// Responses that the cache keeps.
 #[derive(Debug, Default)]
-pub struct SharedCache<'a>(Vec<&'a Seen>);
+pub(super) struct SharedCache<'a>(Vec<&'a Seen>);
 
 impl<'a> SharedCache<'a> {
     /// Returns what the cache would answer in the place of a response, and keeps that if it may.
-    pub fn ask(&mut self, seen: &'a Seen) -> Option<&'a Seen> {
+    pub(super) fn ask(&mut self, seen: &'a Seen) -> Option<&'a Seen> {
         let mut kept = self.0.iter();
         let found = kept.find(|it| it.address == seen.address && has_same_key(it, &seen.asked));
         if let Some(found) = found {
@@ -24,7 +24,7 @@ impl<'a> SharedCache<'a> {
 }
 
 /// Whether a shared cache may keep a response without asking again.
-pub fn may_keep(seen: &Seen) -> bool {
+pub(super) fn may_keep(seen: &Seen) -> bool {
     let lines: Vec<&str> = seen.all(&CACHE_CONTROL).collect();
     let lines = lines.join(",").to_ascii_lowercase();
     let directives: Vec<&str> = lines.split(',').map(str::trim).collect();
@@ -51,7 +51,7 @@ pub fn may_keep(seen: &Seen) -> bool {
 }
 
 /// Whether a cache in front of the proxy has answered already.
-pub fn comes_from_a_cache(seen: &Seen) -> Option<u64> {
+pub(super) fn comes_from_a_cache(seen: &Seen) -> Option<u64> {
     let age = seen.all(&AGE).next()?;
     age.trim().parse().ok().filter(|age| *age > 0)
 }
@@ -68,7 +68,7 @@ fn has_same_key(kept: &Seen, asked: &HeaderMap) -> bool {
 }
 
 /// A page without what differs from one request to the next: long tokens, and numbers.
-pub fn masked(text: &str) -> String {
+pub(super) fn masked(text: &str) -> String {
     let mut masked = String::with_capacity(text.len());
     let is_word = |it: char| it.is_ascii_alphanumeric() || "_-+/=".contains(it);
     for word in text.split_inclusive(|it: char| !is_word(it)) {

@@ -19,7 +19,7 @@ const TOKEN_S: u64 = 600;
 
 /// What a user of one version saw.
 #[derive(Debug)]
-pub struct VersionVisit {
+pub(super) struct VersionVisit {
     /// The experiment.
     pub experiment: String,
     /// The group.
@@ -36,7 +36,7 @@ pub struct VersionVisit {
 
 /// All visits.
 #[derive(Debug, Default)]
-pub struct Visits {
+pub(super) struct Visits {
     /// A user of each version.
     pub versions: Vec<VersionVisit>,
     /// New users: each page twice, the second time with the cookies of the first.
@@ -47,7 +47,7 @@ pub struct Visits {
 
 impl VersionVisit {
     /// The page.
-    pub fn page(&self) -> Option<&Seen> {
+    pub(super) fn page(&self) -> Option<&Seen> {
         self.pages.last()
     }
 
@@ -65,7 +65,7 @@ impl VersionVisit {
 }
 
 /// Where a page of `http` is to be visited: where its site sends browsers that ask without TLS.
-pub async fn secure_address(site: PageAddress, budget: &RequestBudget) -> PageAddress {
+pub(super) async fn secure_address(site: PageAddress, budget: &RequestBudget) -> PageAddress {
     if site.scheme() != "http" {
         return site;
     }
@@ -76,7 +76,7 @@ pub async fn secure_address(site: PageAddress, budget: &RequestBudget) -> PageAd
 
 impl Visits {
     /// Visits the site. Fails where it does not answer at all.
-    pub async fn make(
+    pub(super) async fn make(
         site: &PageAddress,
         plan: Option<&Plan>,
         (budget, visitors): (&RequestBudget, u64),

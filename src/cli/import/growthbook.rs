@@ -14,7 +14,7 @@ const LEFT_OUT: &[&str] = &[
 ];
 
 /// Reads the payload.
-pub fn read(payload: &Value, into: &mut Imported) -> Result<(), String> {
+pub(super) fn read(payload: &Value, into: &mut Imported) -> Result<(), String> {
     if payload.get("encryptedFeatures").is_some() {
         return Err("it is encrypted".to_owned());
     }

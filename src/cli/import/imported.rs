@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 /// What a file yields.
 #[derive(Debug, Default)]
-pub struct Imported {
+pub(super) struct Imported {
     /// In the order of the file.
     pub experiments: Vec<ImportedExperiment>,
     /// What is not carried over, a sentence each.
@@ -18,7 +18,7 @@ pub struct Imported {
 
 /// One experiment.
 #[derive(Debug)]
-pub struct ImportedExperiment {
+pub(super) struct ImportedExperiment {
     /// Its name.
     pub name: String,
     /// The algorithm, as it is written.
@@ -35,7 +35,7 @@ pub struct ImportedExperiment {
 
 /// One group.
 #[derive(Debug)]
-pub struct ImportedGroup {
+pub(super) struct ImportedGroup {
     /// Its name.
     pub name: String,
     /// As it is written.
@@ -50,12 +50,12 @@ pub struct ImportedGroup {
 
 impl Imported {
     /// Notes what is not carried over.
-    pub fn leave_out(&mut self, of: &str, what: impl std::fmt::Display) {
+    pub(super) fn leave_out(&mut self, of: &str, what: impl std::fmt::Display) {
         self.left_out.push(format!("{of}: {what}"));
     }
 
     /// A name for an experiment that the file may have, and that no other has.
-    pub fn name(&mut self, wanted: &str) -> String {
+    pub(super) fn name(&mut self, wanted: &str) -> String {
         let name = unique(&mut self.names, wanted);
         if name != wanted {
             self.leave_out(wanted, format!("the name, which is {name} now"));
@@ -64,7 +64,7 @@ impl Imported {
     }
 
     /// The routes file.
-    pub fn yaml(&self, vendor: &str) -> String {
+    pub(super) fn yaml(&self, vendor: &str) -> String {
         let mut text = format!(
             "# Imported from {vendor}. Users keep their groups. Give the groups upstreams, or let the site read the\n\
              # group from the Watershed-Experiment header or by OFREP.\n\
@@ -121,7 +121,7 @@ impl ImportedExperiment {
 }
 
 /// Groups with these names: a name that the file cannot have becomes one that it can, and stays as the label.
-pub fn named_groups(
+pub(super) fn named_groups(
     wanted: impl IntoIterator<Item = (String, String, Option<Value>)>,
 ) -> Vec<ImportedGroup> {
     let mut names = BTreeSet::new();
@@ -178,12 +178,12 @@ fn unique(names: &mut BTreeSet<String>, wanted: &str) -> String {
 }
 
 /// A share as a percentage with its sign.
-pub fn percent(share: f64) -> String {
+pub(super) fn percent(share: f64) -> String {
     format!("{}%", (share * 1e10).round() / 1e8)
 }
 
 /// Whether a value is there, and not null, empty, or false.
-pub fn says_something(value: Option<&Value>) -> bool {
+pub(super) fn says_something(value: Option<&Value>) -> bool {
     match value {
         None | Some(Value::Null | Value::Bool(false)) => false,
         Some(Value::Array(items)) => !items.is_empty(),
@@ -194,7 +194,7 @@ pub fn says_something(value: Option<&Value>) -> bool {
 }
 
 /// The text of a value that is a text or a number.
-pub fn text(value: Option<&Value>) -> Option<String> {
+pub(super) fn text(value: Option<&Value>) -> Option<String> {
     match value? {
         Value::String(text) => Some(text.clone()),
         Value::Number(number) => Some(number.to_string()),

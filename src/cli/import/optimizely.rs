@@ -7,7 +7,7 @@ use serde_json::Value;
 const BUCKETS: f64 = 10_000.0;
 
 /// Reads the datafile.
-pub fn read(datafile: &Value, into: &mut Imported) -> Result<(), String> {
+pub(super) fn read(datafile: &Value, into: &mut Imported) -> Result<(), String> {
     let experiments = datafile.get("experiments").and_then(Value::as_array);
     for own in experiments.ok_or("it has no `experiments`")? {
         let name = text(own.get("key")).ok_or("an experiment has no `key`")?;

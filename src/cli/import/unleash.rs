@@ -6,7 +6,7 @@ use super::imported::{
 use serde_json::Value;
 
 /// Reads the features.
-pub fn read(payload: &Value, into: &mut Imported) -> Result<(), String> {
+pub(super) fn read(payload: &Value, into: &mut Imported) -> Result<(), String> {
     let features = payload.get("features").and_then(Value::as_array);
     for feature in features.ok_or("it has no `features`")? {
         let name = text(feature.get("name")).ok_or("a feature has no `name`")?;

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 /// What was counted of one experiment.
 #[derive(Debug)]
-pub struct CountedElsewhere {
+pub(super) struct CountedElsewhere {
     /// The experiment, without guardrails that the totals say nothing of.
     pub experiment: Experiment,
     /// The totals.
@@ -49,14 +49,14 @@ const NUMBERS: [&str; 14] = [
 ];
 
 /// Reads a time in RFC 3339, as Unix milliseconds.
-pub fn time(text: &str) -> Option<u64> {
+pub(super) fn time(text: &str) -> Option<u64> {
     let time: jiff::Timestamp = text.trim().parse().ok()?;
     u64::try_from(time.as_millisecond()).ok()
 }
 
 /// Reads the totals of each experiment of the file that they name, by name and in file order. `since` is the first
 /// exposure, where they name none.
-pub fn read(
+pub(super) fn read(
     plan: &Plan,
     text: &[u8],
     since: Option<u64>,

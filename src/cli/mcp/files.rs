@@ -17,7 +17,7 @@ const USERS: u32 = 20_000;
 const CONTENT_BYTES_MAX: usize = 1 << 20;
 
 /// Checks a routes file: this content, as if it were that of the file of this machine, or that file itself.
-pub fn checked(file: Option<PathBuf>, content: Option<&str>) -> anyhow::Result<String> {
+pub(super) fn checked(file: Option<PathBuf>, content: Option<&str>) -> anyhow::Result<String> {
     let Some(content) = content else {
         let path = file.context("there is no routes file on this machine: give `content`, or start `watershed mcp` with -c FILE")?;
         let plan = config::load(&path)?;
@@ -33,7 +33,7 @@ pub fn checked(file: Option<PathBuf>, content: Option<&str>) -> anyhow::Result<S
 }
 
 /// Compares this content with the file of this machine.
-pub fn compared(file: Option<PathBuf>, content: &str) -> anyhow::Result<String> {
+pub(super) fn compared(file: Option<PathBuf>, content: &str) -> anyhow::Result<String> {
     let path = file.context(
         "there is no routes file on this machine to compare with: start `watershed mcp` with -c FILE",
     )?;

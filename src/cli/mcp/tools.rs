@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 /// A tool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AssistantTool {
+pub(super) enum AssistantTool {
     /// Lists experiments with their verdicts.
     Experiments,
     /// Shows the results of an experiment in words.
@@ -37,13 +37,13 @@ impl AssistantTool {
     ];
 
     /// Returns the tools that may be called.
-    pub fn all(may_decide: bool) -> Vec<AssistantTool> {
+    pub(super) fn all(may_decide: bool) -> Vec<AssistantTool> {
         let decide = may_decide.then_some(AssistantTool::Decide);
         AssistantTool::READING.into_iter().chain(decide).collect()
     }
 
     /// Returns its name.
-    pub fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             AssistantTool::Experiments => "list_experiments",
             AssistantTool::Results => "experiment_results",
@@ -136,7 +136,7 @@ impl AssistantTool {
     }
 
     /// Returns the tool as the protocol describes it.
-    pub fn described(self) -> Tool {
+    pub(super) fn described(self) -> Tool {
         let reads = self != AssistantTool::Decide;
         let annotations = ToolAnnotations::new()
             .read_only(reads)
@@ -147,7 +147,7 @@ impl AssistantTool {
 
     /// Returns what is wrong with arguments, by the schema: unknown ones, missing ones, and others than texts and
     /// numbers.
-    pub fn fault(self, arguments: &JsonObject) -> Option<String> {
+    pub(super) fn fault(self, arguments: &JsonObject) -> Option<String> {
         let schema = self.schema();
         let properties = schema["properties"].as_object()?;
         if let Some(unknown) = arguments.keys().find(|key| !properties.contains_key(*key)) {

@@ -18,7 +18,7 @@ use fastrand::Rng;
 
 /// A simulation.
 #[derive(Clone, Copy, Debug)]
-pub struct Game<'a> {
+pub(super) struct Game<'a> {
     /// The plan.
     pub plan: &'a Plan,
     /// The experiment.
@@ -37,7 +37,7 @@ pub struct Game<'a> {
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct End {
+pub(super) struct End {
     /// `Collecting` without a verdict.
     pub state: State,
     /// Users at the end.
@@ -48,7 +48,11 @@ pub struct End {
 const HARM_RATE: f64 = 0.01;
 
 /// Returns the error for an experiment whose planned lift of the first metric exceeds all users.
-pub fn impossible_lift(plan: &Plan, experiment: &Experiment, rate: f64) -> Option<ErrorWithHint> {
+pub(super) fn impossible_lift(
+    plan: &Plan,
+    experiment: &Experiment,
+    rate: f64,
+) -> Option<ErrorWithHint> {
     let metric = plan.metric(*experiment.metrics.first()?);
     let lifted = rate * planned_lift(metric);
     if metric.kind == MetricKind::Mean || lifted < 1.0 {
@@ -74,7 +78,7 @@ pub fn impossible_lift(plan: &Plan, experiment: &Experiment, rate: f64) -> Optio
 }
 
 /// Simulates one run to its verdict, or to its end.
-pub fn play(game: &Game<'_>, run: u64) -> End {
+pub(super) fn play(game: &Game<'_>, run: u64) -> End {
     let Game {
         plan,
         experiment,

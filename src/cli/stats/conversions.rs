@@ -21,7 +21,7 @@ struct Conversions {
     alpha: f64,
 }
 
-pub fn conversions_only_e(inputs: &str) -> Result<Value, String> {
+pub(super) fn conversions_only_e(inputs: &str) -> Result<Value, String> {
     let asked: Conversions = read(inputs)?;
     need_share("w", asked.w)?;
     need_share("alpha", asked.alpha)?;
@@ -69,7 +69,7 @@ struct Epochs {
     kappa: f64,
 }
 
-pub fn conversions_only_epochs(inputs: &str) -> Result<Value, String> {
+pub(super) fn conversions_only_epochs(inputs: &str) -> Result<Value, String> {
     let Epochs { epochs, kappa } = read(inputs)?;
     need_positive("kappa", kappa)?;
     let each = terms(&epochs)?;
@@ -90,7 +90,7 @@ struct GridInputs {
     alpha: f64,
 }
 
-pub fn conversions_only_grid(inputs: &str) -> Result<Value, String> {
+pub(super) fn conversions_only_grid(inputs: &str) -> Result<Value, String> {
     // How far the interval is looked for on each side.
     const REACH: f64 = 1.5;
     let asked: GridInputs = read(inputs)?;

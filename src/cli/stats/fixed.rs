@@ -17,7 +17,7 @@ struct Proportions {
     alpha: f64,
 }
 
-pub fn two_proportions(inputs: &str) -> Result<Value, String> {
+pub(super) fn two_proportions(inputs: &str) -> Result<Value, String> {
     let Proportions { counts, alpha } = read(inputs)?;
     need_share("alpha", alpha)?;
     let (control, own) = counts.samples()?;
@@ -42,7 +42,7 @@ pub fn two_proportions(inputs: &str) -> Result<Value, String> {
     Ok(got)
 }
 
-pub fn gb_fixed_proportion(inputs: &str) -> Result<Value, String> {
+pub(super) fn gb_fixed_proportion(inputs: &str) -> Result<Value, String> {
     let Proportions { counts, alpha } = read(inputs)?;
     need_share("alpha", alpha)?;
     let (control, own) = counts.samples()?;
@@ -76,12 +76,12 @@ fn one(inputs: &str, (control, own): (Sample, Sample)) -> Result<Value, String> 
     Ok(single_look(&look))
 }
 
-pub fn published_gb_proportion(inputs: &str) -> Result<Value, String> {
+pub(super) fn published_gb_proportion(inputs: &str) -> Result<Value, String> {
     let counts: Counts = read(inputs)?;
     one(inputs, counts.samples()?)
 }
 
-pub fn published_gb_welch(inputs: &str) -> Result<Value, String> {
+pub(super) fn published_gb_welch(inputs: &str) -> Result<Value, String> {
     let sums: ValueSums = read(inputs)?;
     one(inputs, sums.samples()?)
 }
@@ -92,7 +92,7 @@ struct Alpha {
     alpha: f64,
 }
 
-pub fn welch_from_sums(inputs: &str) -> Result<Value, String> {
+pub(super) fn welch_from_sums(inputs: &str) -> Result<Value, String> {
     let Alpha { alpha } = read(inputs)?;
     need_share("alpha", alpha)?;
     let (control, own) = read::<ValueSums>(inputs)?.samples()?;
@@ -123,7 +123,7 @@ struct Samples {
     equal_var: bool,
 }
 
-pub fn published_student_t(inputs: &str) -> Result<Value, String> {
+pub(super) fn published_student_t(inputs: &str) -> Result<Value, String> {
     let asked: Samples = read(inputs)?;
     need_positive("n1", asked.n1)?;
     need_positive("n2", asked.n2)?;
@@ -167,7 +167,7 @@ struct RatioArm {
     sum_md: i128,
 }
 
-pub fn ratio_delta(inputs: &str) -> Result<Value, String> {
+pub(super) fn ratio_delta(inputs: &str) -> Result<Value, String> {
     let Ratios { arms, alpha } = read(inputs)?;
     need_share("alpha", alpha)?;
     let [control, own] = arms.as_slice() else {
@@ -226,7 +226,7 @@ struct CovariateArm {
     sum_xy: i128,
 }
 
-pub fn cuped(inputs: &str) -> Result<Value, String> {
+pub(super) fn cuped(inputs: &str) -> Result<Value, String> {
     let Covariates { arms, alpha } = read(inputs)?;
     need_share("alpha", alpha)?;
     let sums = |arm: &CovariateArm| Adjusted {

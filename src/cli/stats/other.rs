@@ -17,7 +17,7 @@ struct BetaPrior {
     prior_beta: f64,
 }
 
-pub fn beta_binomial(inputs: &str) -> Result<Value, String> {
+pub(super) fn beta_binomial(inputs: &str) -> Result<Value, String> {
     let counts: Counts = read(inputs)?;
     counts.check()?;
     let prior: BetaPrior = read(inputs)?;
@@ -46,7 +46,7 @@ struct NormalPrior {
     proper: bool,
 }
 
-pub fn gb_gaussian_bayes(inputs: &str) -> Result<Value, String> {
+pub(super) fn gb_gaussian_bayes(inputs: &str) -> Result<Value, String> {
     let (control, own) = read::<Counts>(inputs)?.samples()?;
     let prior: NormalPrior = read(inputs)?;
     need_positive("prior_var", prior.prior_var)?;
@@ -78,7 +78,7 @@ struct Posteriors {
     floor: f64,
 }
 
-pub fn prob_best(inputs: &str) -> Result<Value, String> {
+pub(super) fn prob_best(inputs: &str) -> Result<Value, String> {
     let asked: Posteriors = read(inputs)?;
     need(
         asked.alpha.len() == asked.beta.len(),
@@ -117,7 +117,7 @@ fn need_weights(weights: &[f64], groups: usize) -> Result<(), String> {
     )
 }
 
-pub fn srm_chi2(inputs: &str) -> Result<Value, String> {
+pub(super) fn srm_chi2(inputs: &str) -> Result<Value, String> {
     let Sizes { users, weights } = read(inputs)?;
     need_weights(&weights, users.len())?;
     let (statistic, df) = chi_squared(&weights, &users);
@@ -165,7 +165,7 @@ impl Batches {
     }
 }
 
-pub fn srm_sequential(inputs: &str) -> Result<Value, String> {
+pub(super) fn srm_sequential(inputs: &str) -> Result<Value, String> {
     let asked = read::<Batches>(inputs)?.check()?;
     let factors: Vec<f64> = asked
         .totals()
@@ -181,7 +181,7 @@ pub fn srm_sequential(inputs: &str) -> Result<Value, String> {
     Ok(json!({"log_bayes_factor": factors, "running_p": p}))
 }
 
-pub fn published_srm_sequential(inputs: &str) -> Result<Value, String> {
+pub(super) fn published_srm_sequential(inputs: &str) -> Result<Value, String> {
     let asked = read::<Batches>(inputs)?.check()?;
     need(
         asked.dirichlet_alpha.len() == asked.weights.len(),
@@ -216,7 +216,7 @@ struct PValues {
     alpha: f64,
 }
 
-pub fn multiplicity(inputs: &str) -> Result<Value, String> {
+pub(super) fn multiplicity(inputs: &str) -> Result<Value, String> {
     let PValues { p, alpha } = read(inputs)?;
     let shown = |found: Corrected| json!({"adjusted": found.adjusted, "reject": found.reject});
     Ok(json!({
@@ -231,7 +231,7 @@ fn rejected(found: &Corrected) -> usize {
     found.reject.iter().filter(|&&rejected| rejected).count()
 }
 
-pub fn published_multiplicity(inputs: &str) -> Result<Value, String> {
+pub(super) fn published_multiplicity(inputs: &str) -> Result<Value, String> {
     let PValues { p, alpha } = read(inputs)?;
     Ok(json!({
         "rejected_bh": rejected(&multiple_testing::benjamini_hochberg(&p, alpha)),
@@ -247,7 +247,7 @@ struct EValues {
     alpha: f64,
 }
 
-pub fn e_bh(inputs: &str) -> Result<Value, String> {
+pub(super) fn e_bh(inputs: &str) -> Result<Value, String> {
     let EValues { e, alpha } = read(inputs)?;
     need(e.iter().all(|&e| e >= 0.0), "e-values are never negative")?;
     let ln_e: Vec<f64> = e.iter().map(|e| e.ln()).collect();
@@ -255,7 +255,7 @@ pub fn e_bh(inputs: &str) -> Result<Value, String> {
     Ok(json!({"k": rejected(&found), "reject": found.reject}))
 }
 
-pub fn contract_edges(inputs: &str) -> Result<Value, String> {
+pub(super) fn contract_edges(inputs: &str) -> Result<Value, String> {
     const ALPHA: f64 = 0.05;
     let counts: Counts = read(inputs)?;
     counts.check()?;

@@ -16,7 +16,7 @@ struct SampleSize {
     ratio: f64,
 }
 
-pub fn sample_size(inputs: &str) -> Result<Value, String> {
+pub(super) fn sample_size(inputs: &str) -> Result<Value, String> {
     let asked: SampleSize = read(inputs)?;
     need_share("p_control", asked.p_control)?;
     need_share(
@@ -50,7 +50,7 @@ struct EffectSize {
     ratio: f64,
 }
 
-pub fn sample_size_std_effect(inputs: &str) -> Result<Value, String> {
+pub(super) fn sample_size_std_effect(inputs: &str) -> Result<Value, String> {
     let asked: EffectSize = read(inputs)?;
     need(
         asked.effect_over_sd != 0.0,
@@ -77,7 +77,7 @@ struct AbsoluteSize {
     power: f64,
 }
 
-pub fn published_sample_size_evan_miller(inputs: &str) -> Result<Value, String> {
+pub(super) fn published_sample_size_evan_miller(inputs: &str) -> Result<Value, String> {
     let asked: AbsoluteSize = read(inputs)?;
     need_share("p_control", asked.p_control)?;
     need_share(

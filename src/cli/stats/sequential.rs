@@ -39,7 +39,7 @@ impl Looks {
     }
 }
 
-pub fn infoclock_lift_proportion(inputs: &str) -> Result<Value, String> {
+pub(super) fn infoclock_lift_proportion(inputs: &str) -> Result<Value, String> {
     let asked = read::<Looks>(inputs)?.check()?;
     let mut running = Some(1.0);
     let mut rows = Vec::new();
@@ -66,7 +66,7 @@ pub fn infoclock_lift_proportion(inputs: &str) -> Result<Value, String> {
 }
 
 /// A look of the log-lift, whether or not enough users are behind it.
-pub struct LiftRow {
+pub(super) struct LiftRow {
     delta: Option<f64>,
     variance: Option<f64>,
     /// 0 while a group has no converted user; `None` where everybody converted.
@@ -75,7 +75,7 @@ pub struct LiftRow {
 }
 
 /// (converted, users) of control and of the group.
-pub fn lift_row(control: (u64, u64), own: (u64, u64), tau: f64, alpha: f64) -> LiftRow {
+pub(super) fn lift_row(control: (u64, u64), own: (u64, u64), tau: f64, alpha: f64) -> LiftRow {
     let mut row = LiftRow {
         delta: None,
         variance: None,
@@ -102,7 +102,7 @@ pub fn lift_row(control: (u64, u64), own: (u64, u64), tau: f64, alpha: f64) -> L
     row
 }
 
-pub fn msprt_absolute(inputs: &str) -> Result<Value, String> {
+pub(super) fn msprt_absolute(inputs: &str) -> Result<Value, String> {
     let asked = read::<Looks>(inputs)?.check()?;
     let mut running = Some(1.0);
     let mut rows = Vec::new();
@@ -131,7 +131,7 @@ struct Tau {
     alpha: f64,
 }
 
-pub fn infoclock_lift_mean(inputs: &str) -> Result<Value, String> {
+pub(super) fn infoclock_lift_mean(inputs: &str) -> Result<Value, String> {
     let Tau { tau, alpha } = read(inputs)?;
     need_positive("tau", tau)?;
     need_share("alpha", alpha)?;
@@ -191,19 +191,19 @@ fn by_users(found: &ByUsers) -> Value {
     })
 }
 
-pub fn nclock_cs_proportion(inputs: &str) -> Result<Value, String> {
+pub(super) fn nclock_cs_proportion(inputs: &str) -> Result<Value, String> {
     by_clock(inputs, read::<Counts>(inputs)?.samples()?)
 }
 
-pub fn nclock_cs_mean(inputs: &str) -> Result<Value, String> {
+pub(super) fn nclock_cs_mean(inputs: &str) -> Result<Value, String> {
     by_clock(inputs, read::<ValueSums>(inputs)?.samples()?)
 }
 
-pub fn published_gb_sequential_mean(inputs: &str) -> Result<Value, String> {
+pub(super) fn published_gb_sequential_mean(inputs: &str) -> Result<Value, String> {
     nclock_cs_mean(inputs)
 }
 
-pub fn published_gb_sequential_proportion(inputs: &str) -> Result<Value, String> {
+pub(super) fn published_gb_sequential_proportion(inputs: &str) -> Result<Value, String> {
     nclock_cs_proportion(inputs)
 }
 
@@ -232,7 +232,7 @@ impl Mixture {
     }
 }
 
-pub fn normal_mixture(inputs: &str) -> Result<Value, String> {
+pub(super) fn normal_mixture(inputs: &str) -> Result<Value, String> {
     let Mixture {
         s,
         v,
@@ -256,7 +256,7 @@ pub fn normal_mixture(inputs: &str) -> Result<Value, String> {
     }))
 }
 
-pub fn published_beta_binomial_mixture(inputs: &str) -> Result<Value, String> {
+pub(super) fn published_beta_binomial_mixture(inputs: &str) -> Result<Value, String> {
     let asked = read::<Mixture>(inputs)?.check()?;
     need_positive("g", asked.g)?;
     need_positive("h", asked.h)?;
@@ -283,7 +283,7 @@ struct Bernoulli {
     t_opt: f64,
 }
 
-pub fn published_bernoulli_cs(inputs: &str) -> Result<Value, String> {
+pub(super) fn published_bernoulli_cs(inputs: &str) -> Result<Value, String> {
     let asked: Bernoulli = read(inputs)?;
     need_share("alpha", asked.alpha)?;
     need_positive("t_opt", asked.t_opt)?;
@@ -309,7 +309,7 @@ struct SequentialT {
     alpha: f64,
 }
 
-pub fn sequential_t(inputs: &str) -> Result<Value, String> {
+pub(super) fn sequential_t(inputs: &str) -> Result<Value, String> {
     let asked: SequentialT = read(inputs)?;
     need_positive("nu", asked.nu)?;
     need_positive("phi", asked.phi)?;

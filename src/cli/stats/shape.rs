@@ -10,17 +10,17 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 /// Reads a family's inputs. Unknown ones are passed over.
-pub fn read<T: DeserializeOwned>(inputs: &str) -> Result<T, String> {
+pub(super) fn read<T: DeserializeOwned>(inputs: &str) -> Result<T, String> {
     serde_json::from_str(inputs).map_err(|error| error.to_string())
 }
 
 /// An error unless it holds.
-pub fn need(holds: bool, what: &str) -> Result<(), String> {
+pub(super) fn need(holds: bool, what: &str) -> Result<(), String> {
     if holds { Ok(()) } else { Err(what.to_owned()) }
 }
 
 /// Strictly between 0 and 1.
-pub fn need_share(name: &str, value: f64) -> Result<(), String> {
+pub(super) fn need_share(name: &str, value: f64) -> Result<(), String> {
     need(
         value > 0.0 && value < 1.0,
         &format!("`{name}` must be above 0 and below 1, not {value}"),
@@ -28,7 +28,7 @@ pub fn need_share(name: &str, value: f64) -> Result<(), String> {
 }
 
 /// Above 0 and finite.
-pub fn need_positive(name: &str, value: f64) -> Result<(), String> {
+pub(super) fn need_positive(name: &str, value: f64) -> Result<(), String> {
     need(
         value > 0.0 && value.is_finite(),
         &format!("`{name}` must be above 0, not {value}"),
@@ -36,19 +36,19 @@ pub fn need_positive(name: &str, value: f64) -> Result<(), String> {
 }
 
 /// min(1, 1/E). `None` where there is no E.
-pub fn p_of(ln_e: Option<f64>) -> Option<f64> {
+pub(super) fn p_of(ln_e: Option<f64>) -> Option<f64> {
     finite((-ln_e?).exp().min(1.0))
 }
 
 /// The usual error where inputs name none.
-pub fn usual_alpha() -> f64 {
+pub(super) fn usual_alpha() -> f64 {
     0.05
 }
 
 /// Converted users and users of two groups.
 #[derive(Deserialize)]
 #[expect(non_snake_case, reason = "the names of the questions")]
-pub struct Counts {
+pub(super) struct Counts {
     pub xA: u64,
     pub nA: u64,
     pub xB: u64,
@@ -57,7 +57,7 @@ pub struct Counts {
 
 impl Counts {
     /// No more converted users than users.
-    pub fn check(&self) -> Result<(), String> {
+    pub(super) fn check(&self) -> Result<(), String> {
         need(
             self.xA <= self.nA && self.xB <= self.nB,
             "more converted users than users",
@@ -65,7 +65,7 @@ impl Counts {
     }
 
     /// Control and the group as samples; both need users.
-    pub fn samples(&self) -> Result<(Sample, Sample), String> {
+    pub(super) fn samples(&self) -> Result<(Sample, Sample), String> {
         self.check()?;
         Sample::of_share(self.nA, self.xA)
             .zip(Sample::of_share(self.nB, self.xB))
@@ -76,7 +76,7 @@ impl Counts {
 /// Sums of values and of their squares in two groups.
 #[derive(Deserialize)]
 #[expect(non_snake_case, reason = "the names of the questions")]
-pub struct ValueSums {
+pub(super) struct ValueSums {
     nA: u64,
     sumA: ExactDecimal,
     sumsqA: ExactDecimal,
@@ -87,7 +87,7 @@ pub struct ValueSums {
 
 impl ValueSums {
     /// Control and the group; both need two users.
-    pub fn samples(&self) -> Result<(Sample, Sample), String> {
+    pub(super) fn samples(&self) -> Result<(Sample, Sample), String> {
         let control = sample(self.nA, &self.sumA, &self.sumsqA)?;
         Ok((control, sample(self.nB, &self.sumB, &self.sumsqB)?))
     }
@@ -118,7 +118,7 @@ fn sample(users: u64, sum: &ExactDecimal, square: &ExactDecimal) -> Result<Sampl
 
 /// A number with all of its digits: `digits` × 10^−`places`.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct ExactDecimal {
+pub(super) struct ExactDecimal {
     digits: i128,
     places: u32,
 }
@@ -153,7 +153,7 @@ impl<'de> Deserialize<'de> for ExactDecimal {
 }
 
 /// An estimate with p-value, as `{estimate, lo, hi, p, se}`.
-pub fn single_look(look: &SingleLook) -> Value {
+pub(super) fn single_look(look: &SingleLook) -> Value {
     json!({
         "estimate": look.estimate,
         "lo": look.interval.low,
@@ -164,7 +164,7 @@ pub fn single_look(look: &SingleLook) -> Value {
 }
 
 /// Adds the ends of an interval as `<name>lo` and `<name>hi`.
-pub fn put_interval(object: &mut Value, name: &str, interval: Interval) {
+pub(super) fn put_interval(object: &mut Value, name: &str, interval: Interval) {
     object[format!("{name}lo")] = json!(interval.low);
     object[format!("{name}hi")] = json!(interval.high);
 }

@@ -14,7 +14,7 @@ const NAME_MAX: usize = 40;
 const TEXT_MAX: usize = 100;
 
 /// Returns the requests of some messages: users in the order of their first message.
-pub fn payloads(messages: &[Message<'_>]) -> Vec<Payload> {
+pub(super) fn payloads(messages: &[Message<'_>]) -> Vec<Payload> {
     let mut places = HashMap::new();
     let mut users: Vec<(&Message<'_>, Vec<_>)> = Vec::new();
     for message in messages {

@@ -1,12 +1,12 @@
 //! What messages of all formats carry. PURE.
 
 /// The name that messages carry.
-pub const LIBRARY: &str = "watershed";
+pub(super) const LIBRARY: &str = "watershed";
 /// The version that messages carry.
-pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Returns Unix milliseconds as RFC 3339, with milliseconds.
-pub fn rfc3339(ms: u64) -> String {
+pub(super) fn rfc3339(ms: u64) -> String {
     let time = i64::try_from(ms).ok();
     let time = time.and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
     time.map_or_else(String::new, |time| format!("{time:.3}"))

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 const SEVERITY_INFO: u32 = 9;
 
 /// Returns what stands around log records.
-pub fn frame(service: &str) -> (String, String) {
+pub(super) fn frame(service: &str) -> (String, String) {
     let resource = json!({ "attributes": [
         attribute("service.name", &json!(service)),
         attribute("service.version", &json!(VERSION)),
@@ -21,7 +21,7 @@ pub fn frame(service: &str) -> (String, String) {
 }
 
 /// Returns one log record.
-pub fn item(message: &Message<'_>) -> Value {
+pub(super) fn item(message: &Message<'_>) -> Value {
     let mut attributes = Vec::new();
     let mut add = |name: &str, value: Value| attributes.push(attribute(name, &value));
     let mut properties = message.properties();

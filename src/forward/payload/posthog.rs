@@ -5,7 +5,7 @@ use crate::forward::message::{Message, MessageKind};
 use serde_json::{Value, json};
 
 /// Returns an event of `/batch/`.
-pub fn item(message: &Message<'_>) -> Value {
+pub(super) fn item(message: &Message<'_>) -> Value {
     let mut properties = message.properties();
     let event = match message.what {
         MessageKind::Exposure { experiment, group } => {

@@ -8,7 +8,7 @@ const BYTES_MAX: usize = 400 << 10;
 
 /// Messages that go in one request.
 #[derive(Debug)]
-pub struct Payload {
+pub(crate) struct Payload {
     /// What stands before and after the messages.
     pub frame: (String, String),
     /// Each message, with its ID.
@@ -17,26 +17,26 @@ pub struct Payload {
 
 impl Payload {
     /// Returns the IDs of its messages.
-    pub fn ids(&self) -> impl Iterator<Item = Uuid> {
+    pub(crate) fn ids(&self) -> impl Iterator<Item = Uuid> {
         self.items.iter().map(|(id, _)| *id)
     }
 
     /// Returns the body.
-    pub fn body(&self) -> String {
+    pub(crate) fn body(&self) -> String {
         let (before, after) = &self.frame;
         let items: Vec<&str> = self.items.iter().map(|(_, item)| &**item).collect();
         format!("{before}{}{after}", items.join(","))
     }
 
     /// Returns an ID that the same messages always have together.
-    pub fn id(&self) -> String {
+    pub(crate) fn id(&self) -> String {
         let first = self.ids().next().unwrap_or_default();
         let last = self.ids().last().unwrap_or_default();
         format!("{}-{}-{}", first.simple(), last.simple(), self.items.len())
     }
 
     /// Divides it into halves; `None` for a single message.
-    pub fn halves(mut self) -> Result<(Payload, Payload), Payload> {
+    pub(crate) fn halves(mut self) -> Result<(Payload, Payload), Payload> {
         if self.items.len() < 2 {
             return Err(self);
         }
@@ -50,7 +50,7 @@ impl Payload {
 
 impl Payload {
     /// Divides messages among requests: no request has too many or too large ones. A single message may be larger.
-    pub fn divided(
+    pub(crate) fn divided(
         frame: &(String, String),
         items: &[(Uuid, String)],
         items_max: usize,

@@ -5,10 +5,10 @@ use crate::forward::message::{Message, MessageKind};
 use serde_json::{Value, json};
 
 /// The schema of the body.
-pub const SCHEMA: &str = "iglu:com.snowplowanalytics.snowplow/payload_data/jsonschema/1-0-4";
+pub(super) const SCHEMA: &str = "iglu:com.snowplowanalytics.snowplow/payload_data/jsonschema/1-0-4";
 
 /// Returns an event of `payload_data`, all of whose values are texts.
-pub fn item(app_id: &str, message: &Message<'_>) -> Value {
+pub(super) fn item(app_id: &str, message: &Message<'_>) -> Value {
     let at = message.at_ms.to_string();
     let mut item = json!({
         "e": "se",

@@ -5,7 +5,7 @@ use crate::forward::message::{Message, MessageKind};
 use serde_json::{Value, json};
 
 /// Returns one object.
-pub fn item(message: &Message<'_>) -> Value {
+pub(super) fn item(message: &Message<'_>) -> Value {
     let mut all = message.properties();
     let kind = match message.what {
         MessageKind::Exposure { .. } => "exposure",

@@ -31,7 +31,7 @@ fn is_token(bytes: &[u8]) -> bool {
 }
 
 /// RFC 9112, 3: method, one space, target, one space, version. Whether it is HTTP/1.0.
-pub fn request_line(line: &[u8], target_bytes_max: usize) -> Result<bool, ErrorCode> {
+pub(crate) fn request_line(line: &[u8], target_bytes_max: usize) -> Result<bool, ErrorCode> {
     let mut words = line.split(|&byte| byte == b' ');
     let (method, target, version, more) = (words.next(), words.next(), words.next(), words.next());
     let (Some(method), Some(target), Some(version), None) = (method, target, version, more) else {
@@ -88,13 +88,13 @@ const ONES: u64 = u64::from_le_bytes([1; 8]);
 const HIGH: u64 = ONES * 0x80;
 
 /// How many bytes at the beginning are a token's.
-pub fn token_bytes(bytes: &[u8]) -> usize {
+pub(crate) fn token_bytes(bytes: &[u8]) -> usize {
     name_bytes(bytes).0
 }
 
 /// The same, and whether any of them is neither a letter nor a digit nor a dash.
 #[inline(always)]
-pub fn name_bytes(bytes: &[u8]) -> (usize, bool) {
+pub(crate) fn name_bytes(bytes: &[u8]) -> (usize, bool) {
     let (mut place, mut odd) = (0, false);
     // Names are letters and dashes, most of them: sixteen or eight at once, and what else there may be
     // one by one.
@@ -133,7 +133,7 @@ pub fn name_bytes(bytes: &[u8]) -> (usize, bool) {
 }
 
 /// Whether a byte of a name is neither a letter nor a digit nor a dash.
-pub fn is_odd(byte: u8) -> bool {
+pub(crate) fn is_odd(byte: u8) -> bool {
     !byte.is_ascii_alphanumeric() && byte != b'-'
 }
 
@@ -149,7 +149,7 @@ fn letters_and_dashes(eight: u64) -> u64 {
 
 /// How many bytes at the beginning are a value's: neither a control nor the end of the line.
 #[inline(always)]
-pub fn text_bytes(bytes: &[u8]) -> usize {
+pub(crate) fn text_bytes(bytes: &[u8]) -> usize {
     let mut place = 0;
     while let Some((sixteen, _)) = bytes[place..].split_first_chunk::<16>() {
         let Some(control) = sixteen_bytes::first_control(sixteen) else {
@@ -185,7 +185,7 @@ pub fn text_bytes(bytes: &[u8]) -> usize {
 }
 
 /// Whether a name is this one, which is written in lower case letters and dashes.
-pub fn is_named<const N: usize>(name: &[u8], known: &[u8; N]) -> bool {
+pub(crate) fn is_named<const N: usize>(name: &[u8], known: &[u8; N]) -> bool {
     // Without a branch for each byte. What a name is made of becomes one of these by this bit only
     // if it is that one, in upper or lower case.
     <&[u8; N]>::try_from(name).is_ok_and(|name| {
@@ -195,12 +195,12 @@ pub fn is_named<const N: usize>(name: &[u8], known: &[u8; N]) -> bool {
 }
 
 /// Whether a name begins with this, which is written in lower case letters and dashes.
-pub fn begins<const N: usize>(name: &[u8], with: &[u8; N]) -> bool {
+pub(crate) fn begins<const N: usize>(name: &[u8], with: &[u8; N]) -> bool {
     name.get(..N).is_some_and(|begin| is_named(begin, with))
 }
 
 /// Whether two names of one length are the same in any case; `known` is in small letters.
-pub fn is_same_name(name: &[u8], known: &[u8]) -> bool {
+pub(crate) fn is_same_name(name: &[u8], known: &[u8]) -> bool {
     // Few names of one length begin with the same letter.
     let begins = |bytes: &[u8]| bytes.first().map(|byte| byte | 0x20);
     begins(name) == begins(known) && is_same(name, known)
@@ -238,7 +238,7 @@ fn is_same_word(name: [u8; 8], known: [u8; 8]) -> bool {
 }
 
 /// RFC 9112, 5: a field's name and value.
-pub fn field(line: &[u8]) -> Result<(&[u8], &[u8]), ErrorCode> {
+pub(crate) fn field(line: &[u8]) -> Result<(&[u8], &[u8]), ErrorCode> {
     let (name, rest) = line.split_at(token_bytes(line));
     match rest {
         [b':', value @ ..] if !name.is_empty() && text_bytes(value) == value.len() => {
@@ -249,7 +249,7 @@ pub fn field(line: &[u8]) -> Result<(&[u8], &[u8]), ErrorCode> {
 }
 
 /// RFC 9110, 8.6: digits, and nothing but digits.
-pub fn length(value: &[u8]) -> Option<u64> {
+pub(crate) fn length(value: &[u8]) -> Option<u64> {
     // 18 digits are an exabyte, and cannot overflow.
     if value.is_empty() || value.len() > 18 || !value.iter().all(u8::is_ascii_digit) {
         return None;
@@ -262,7 +262,7 @@ pub fn length(value: &[u8]) -> Option<u64> {
 }
 
 /// RFC 9112, 3.2 and RFC 3986, 3.2.2: a host, with or without a port.
-pub fn is_host(value: &[u8]) -> bool {
+pub(crate) fn is_host(value: &[u8]) -> bool {
     let (host, port) = match value {
         [b'[', rest @ ..] => {
             let Some(end) = memchr(b']', rest) else {
@@ -319,7 +319,7 @@ fn is_name(host: &[u8]) -> bool {
 
 /// RFC 9112, 7.1: the size of a chunk; `None` where the line is unsound. Extensions are checked,
 /// and mean nothing.
-pub fn chunk_size(line: &[u8]) -> Option<u64> {
+pub(crate) fn chunk_size(line: &[u8]) -> Option<u64> {
     let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit());
     let digits = digits.count();
     // 15 digits cannot overflow, nor count as negative anywhere.

@@ -84,7 +84,7 @@ impl Line {
 }
 
 /// The next line of `bytes` from `start`, without its end, and where the one after it begins.
-pub fn line(bytes: &[u8], start: usize) -> Option<(&[u8], usize)> {
+pub(crate) fn line(bytes: &[u8], start: usize) -> Option<(&[u8], usize)> {
     let rest = bytes.get(start..)?;
     let end = memchr(b'\n', rest)?;
     let line = match &rest[..end] {
@@ -450,7 +450,7 @@ fn nameless_cookies<'a>(text: &'a [u8], each: &mut impl FnMut(&'a [u8], usize)) 
 }
 
 /// Appends a field to a head.
-pub fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+pub(crate) fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.reserve(name.len() + value.len() + 4);
     out.extend_from_slice(name);
     out.extend_from_slice(match value.is_empty() {
@@ -463,7 +463,7 @@ pub fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 
 /// Appends a field of a known name, which is written with what parts it from the value.
 #[inline(always)]
-pub fn named<const N: usize>(out: &mut Vec<u8>, name: &[u8; N], value: &[u8]) {
+pub(crate) fn named<const N: usize>(out: &mut Vec<u8>, name: &[u8; N], value: &[u8]) {
     out.reserve(N + value.len() + 2);
     out.extend_from_slice(name);
     out.extend_from_slice(value);

@@ -99,7 +99,7 @@ pub(in crate::proxy) struct RareFields<'a> {
 
 impl<'a> RareFields<'a> {
     /// The protocols that this request asks to change to, if it may.
-    pub fn upgrade(&self, request: &Request<'_>) -> Option<&'a [u8]> {
+    pub(crate) fn upgrade(&self, request: &Request<'_>) -> Option<&'a [u8]> {
         let connection = !request.http_10 && request.body == Body::None;
         self.upgrade
             .filter(|_| self.lists_upgrade && !self.h2c && connection)
@@ -235,7 +235,7 @@ pub fn read<'a>(
 }
 
 /// RFC 9112, 2.2: how many bytes of empty lines stand before a request, which are passed over.
-pub fn empty_lines(bytes: &[u8]) -> usize {
+pub(crate) fn empty_lines(bytes: &[u8]) -> usize {
     let mut from = 0;
     loop {
         match &bytes[from..] {

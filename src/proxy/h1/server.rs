@@ -24,14 +24,14 @@ const LAST_CALL: Duration = Duration::from_secs(1);
 
 /// How long a connection without a request may still begin one, when those that are quiet are
 /// closed from then on.
-pub fn last_call(quiet_until: Instant) -> Duration {
+pub(crate) fn last_call(quiet_until: Instant) -> Duration {
     let left = quiet_until.saturating_duration_since(Instant::now());
     left.max(LAST_CALL)
 }
 
 /// Why a connection is served no longer.
 #[derive(Debug)]
-pub enum ConnectionEnd {
+pub(crate) enum ConnectionEnd {
     /// It carries another protocol from here on: the upstream's connection, and what was read of it.
     Tunnel(Box<PooledConnection>, Vec<u8>),
     /// The connection is to be closed, with an error response if there is one to send.
@@ -44,7 +44,7 @@ pub enum ConnectionEnd {
 const BODY_READ_BYTES: usize = 64 << 10;
 
 /// A client's connection.
-pub struct Http1Connection<'a, S> {
+pub(crate) struct Http1Connection<'a, S> {
     pub(super) worker: &'a Rc<Worker>,
     socket: &'a Socket,
     pub(super) stream: S,
@@ -67,7 +67,7 @@ pub struct Http1Connection<'a, S> {
 }
 
 /// What is left when a connection is served no longer.
-pub struct Remains<S> {
+pub(crate) struct Remains<S> {
     /// The stream.
     pub stream: S,
     /// What was read of it and not answered.
@@ -131,7 +131,7 @@ impl<S: AsyncRead + Unpin> BodySource for Http1Connection<'_, S> {
 
 impl<'a, S: AsyncRead + AsyncWrite + Unpin> Http1Connection<'a, S> {
     /// A connection of a client that has sent `input` already.
-    pub fn new(
+    pub(crate) fn new(
         worker: &'a Rc<Worker>,
         (stream, socket): (S, &'a Socket),
         input: Vec<u8>,
@@ -155,7 +155,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Http1Connection<'a, S> {
     }
 
     /// What is left of it.
-    pub fn into_remains(self) -> Remains<S> {
+    pub(crate) fn into_remains(self) -> Remains<S> {
         Remains {
             stream: self.stream,
             input: self.input,
@@ -164,7 +164,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Http1Connection<'a, S> {
     }
 
     /// Answers requests, one after the other.
-    pub async fn serve(&mut self) -> ConnectionEnd {
+    pub(crate) async fn serve(&mut self) -> ConnectionEnd {
         let (worker, socket) = (self.worker, self.socket);
         let mut stopped = pin!(worker.stopped.notified());
         let mut left = pin!(socket.reset());

@@ -10,7 +10,7 @@
 
 /// The place of the first byte that is neither a letter nor a dash.
 #[inline(always)]
-pub fn first_beside_letters_and_dashes(bytes: &[u8; 16]) -> Option<usize> {
+pub(super) fn first_beside_letters_and_dashes(bytes: &[u8; 16]) -> Option<usize> {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: every processor of this architecture has SSE2.
     return unsafe { sse2::first_beside_letters_and_dashes(bytes) };
@@ -22,7 +22,7 @@ pub fn first_beside_letters_and_dashes(bytes: &[u8; 16]) -> Option<usize> {
 
 /// The place of the first control: below 0x20, or 0x7f.
 #[inline(always)]
-pub fn first_control(bytes: &[u8; 16]) -> Option<usize> {
+pub(super) fn first_control(bytes: &[u8; 16]) -> Option<usize> {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: every processor of this architecture has SSE2.
     return unsafe { sse2::first_control(bytes) };
@@ -39,7 +39,7 @@ mod sse2 {
 
     #[inline]
     #[target_feature(enable = "sse2")]
-    pub fn first_beside_letters_and_dashes(bytes: &[u8; 16]) -> Option<usize> {
+    pub(super) fn first_beside_letters_and_dashes(bytes: &[u8; 16]) -> Option<usize> {
         let bytes = vector(bytes);
         let small = _mm_or_si128(bytes, all(0x20));
         let from_a = _mm_sub_epi8(small, all(b'a'));
@@ -50,7 +50,7 @@ mod sse2 {
 
     #[inline]
     #[target_feature(enable = "sse2")]
-    pub fn first_control(bytes: &[u8; 16]) -> Option<usize> {
+    pub(super) fn first_control(bytes: &[u8; 16]) -> Option<usize> {
         let bytes = vector(bytes);
         let high = _mm_cmpeq_epi8(_mm_max_epu8(bytes, all(0x20)), bytes);
         let deleted = _mm_cmpeq_epi8(bytes, all(0x7f));

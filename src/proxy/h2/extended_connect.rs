@@ -18,7 +18,7 @@ const ACCEPT: HeaderName = HeaderName::from_static("sec-websocket-accept");
 
 /// Makes an extended CONNECT for a WebSocket the GET that asks for the same. Returns whether it was
 /// one.
-pub fn becomes_upgrade<B>(request: &mut Request<B>) -> bool {
+pub(super) fn becomes_upgrade<B>(request: &mut Request<B>) -> bool {
     let protocol = request.extensions().get::<Protocol>();
     // Nothing else is known to mean the same in both versions.
     let is_websocket = protocol.is_some_and(|protocol| protocol.as_str() == "websocket");
@@ -38,7 +38,7 @@ pub fn becomes_upgrade<B>(request: &mut Request<B>) -> bool {
 }
 
 /// Makes the head of an upstream's agreement that of HTTP/2.
-pub fn agreed(head: &mut Response<()>) {
+pub(super) fn agreed(head: &mut Response<()>) {
     *head.status_mut() = StatusCode::OK;
     head.headers_mut().remove(ACCEPT);
     head.headers_mut().remove(UPGRADE);
@@ -46,7 +46,7 @@ pub fn agreed(head: &mut Response<()>) {
 
 /// A client's stream that carries bytes of another protocol.
 #[derive(Debug)]
-pub struct Http2TunnelStream {
+pub(super) struct Http2TunnelStream {
     send: SendStream<Bytes>,
     receive: RecvStream,
     /// Received, and not read.
@@ -55,7 +55,7 @@ pub struct Http2TunnelStream {
 
 impl Http2TunnelStream {
     /// The two directions of a stream.
-    pub fn new(send: SendStream<Bytes>, receive: RecvStream) -> Http2TunnelStream {
+    pub(super) fn new(send: SendStream<Bytes>, receive: RecvStream) -> Http2TunnelStream {
         Http2TunnelStream {
             send,
             receive,

@@ -57,7 +57,7 @@ const HASH: (u32, u32) = (12, 0xffa);
 
 /// Follows what one client sends.
 #[derive(Debug)]
-pub struct Paths {
+pub(super) struct Paths {
     /// So many bytes are passed over before the next part.
     skip: usize,
     /// The head of a frame, or a header block, as far as it has come.
@@ -90,7 +90,7 @@ struct Name {
 
 impl Paths {
     /// At the beginning of a connection whose header blocks are no longer than this.
-    pub fn new(block_max: usize) -> Paths {
+    pub(super) fn new(block_max: usize) -> Paths {
         Paths {
             skip: PREFACE_BYTES,
             held: Vec::new(),
@@ -107,7 +107,7 @@ impl Paths {
 
     /// Whether all header blocks in these bytes, which come next, are sound and have no path with a
     /// fragment. If not, the connection must end: what follows cannot be judged.
-    pub fn admit(&mut self, mut bytes: &[u8]) -> bool {
+    pub(super) fn admit(&mut self, mut bytes: &[u8]) -> bool {
         while !bytes.is_empty() {
             let passed = self.skip.min(bytes.len());
             (self.skip, bytes) = (self.skip - passed, &bytes[passed..]);

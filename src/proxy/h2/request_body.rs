@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 
 /// A client's body, framed as HTTP/1 frames it.
 #[derive(Debug)]
-pub struct Http2RequestBody {
+pub(super) struct Http2RequestBody {
     stream: RecvStream,
     /// How much is to come, where that is known; otherwise it is framed in chunks.
     left: Option<u64>,
@@ -19,7 +19,7 @@ pub struct Http2RequestBody {
 
 impl Http2RequestBody {
     /// The body of this request.
-    pub fn new(request: Request<RecvStream>) -> Http2RequestBody {
+    pub(super) fn new(request: Request<RecvStream>) -> Http2RequestBody {
         let length = request.headers().get(CONTENT_LENGTH);
         let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
         Http2RequestBody {
@@ -30,7 +30,7 @@ impl Http2RequestBody {
     }
 
     /// The client's side of the stream.
-    pub fn into_stream(self) -> RecvStream {
+    pub(super) fn into_stream(self) -> RecvStream {
         self.stream
     }
 

@@ -18,7 +18,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 /// The body of a response, if all of it is within `first`, the bytes behind its head.
-pub fn whole(response: &RecordedResponse, first: &[u8]) -> Option<Bytes> {
+pub(super) fn whole(response: &RecordedResponse, first: &[u8]) -> Option<Bytes> {
     if !response.follows.is_within(first) {
         return None;
     }
@@ -27,7 +27,7 @@ pub fn whole(response: &RecordedResponse, first: &[u8]) -> Option<Bytes> {
 }
 
 /// A client's stream that takes the body of a response.
-pub struct ResponseStream<'a, C> {
+pub(super) struct ResponseStream<'a, C> {
     stream: SendStream<Bytes>,
     client: &'a mut C,
     exchange: &'a Exchange<'a>,
@@ -35,7 +35,7 @@ pub struct ResponseStream<'a, C> {
 
 impl<'a, C: ClientStream> ResponseStream<'a, C> {
     /// The stream, behind the head of the response.
-    pub fn new(
+    pub(super) fn new(
         stream: SendStream<Bytes>,
         client: &'a mut C,
         exchange: &'a Exchange<'a>,
@@ -49,7 +49,12 @@ impl<'a, C: ClientStream> ResponseStream<'a, C> {
 
     /// Gives the client `data`, beside a request body that goes on; with `ends` it is the last part.
     /// False when the client takes it not, or not in time.
-    pub async fn send(&mut self, mut data: Bytes, ends: bool, mut beside: Beside<'_>) -> bool {
+    pub(super) async fn send(
+        &mut self,
+        mut data: Bytes,
+        ends: bool,
+        mut beside: Beside<'_>,
+    ) -> bool {
         let mut waiting = false;
         std::future::poll_fn(|context| {
             if let Some((body, stream)) = &mut beside {
@@ -100,7 +105,7 @@ impl<'a, C: ClientStream> ResponseStream<'a, C> {
     }
 
     /// Gives the client the body as it arrives; `first` has arrived.
-    pub async fn stream(
+    pub(super) async fn stream(
         &mut self,
         (response, connection): (&RecordedResponse, PooledConnection),
         first: BytesMut,

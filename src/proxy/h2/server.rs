@@ -34,7 +34,7 @@ const PING_WITHIN: Duration = Duration::from_secs(20);
 
 /// Serves a connection until it ends, is idle for too long, or has brought enough requests; after
 /// the process drains, until the requests in flight have ended.
-pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     worker: &Rc<Worker>,
     plan: &Plan,
     stream: S,
@@ -93,7 +93,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
 
 /// Resolves some time after the process began to drain: a client that has just connected sends its
 /// request soon.
-pub async fn quiet_since_stop(phase: &mut PhaseWatch) {
+pub(crate) async fn quiet_since_stop(phase: &mut PhaseWatch) {
     let drain = phase.ending().await.drain();
     let until = drain.map_or_else(Instant::now, |drain| drain.quiet_until);
     tokio::time::sleep(last_call(until)).await;

@@ -83,7 +83,7 @@ struct Switched {
 }
 
 /// Serves a stream to its end. Cannot fail: an error becomes a response.
-pub async fn serve(
+pub(super) async fn serve(
     worker: &Rc<Worker>,
     client: &Rc<ClientInfo>,
     mut request: Request<RecvStream>,

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// What has moved since it was last looked at.
 #[derive(Debug, Default)]
-pub struct Activity {
+pub(super) struct Activity {
     /// The client has sent something.
     pub read: Cell<bool>,
     /// The client's socket has taken something.
@@ -22,7 +22,7 @@ pub struct Activity {
 
 /// A stream of bytes, how long one write to it may wait, and the paths that come over it.
 #[derive(Debug)]
-pub struct Http2Transport<S> {
+pub(super) struct Http2Transport<S> {
     stream: S,
     clock: Timer,
     stall_max: Duration,
@@ -32,7 +32,7 @@ pub struct Http2Transport<S> {
 
 impl<S> Http2Transport<S> {
     /// This stream, each write to which may wait for `stall_max`.
-    pub fn new(
+    pub(super) fn new(
         stream: S,
         stall_max: Duration,
         activity: Rc<Activity>,

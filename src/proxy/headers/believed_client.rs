@@ -25,7 +25,7 @@ struct Hop {
 }
 
 /// Whether this peer is believed.
-pub fn trusts(plan: &Plan, peer: IpAddr) -> bool {
+pub(crate) fn trusts(plan: &Plan, peer: IpAddr) -> bool {
     plan.trust.iter().any(|network| network.contains(&peer))
 }
 

@@ -59,7 +59,7 @@ const PRIVATE: HeaderValue = HeaderValue::from_static("private");
 
 /// Completes an answer: with a `personal` one, which sets a visitor's cookie or shows a version by
 /// a token, no shared cache may do anything.
-pub fn finish(
+pub(crate) fn finish(
     (words, by_file): (&CacheHeaders, CacheRules),
     headers: &mut impl Edit,
     depends: &VariesBy,
@@ -83,7 +83,7 @@ pub fn finish(
 }
 
 /// Whether a response never changes as long as it is fresh (RFC 8246), so that versions do not differ in it.
-pub fn is_immutable(headers: &impl Edit) -> bool {
+pub(crate) fn is_immutable(headers: &impl Edit) -> bool {
     let field = CACHE_CONTROL;
     let mut lines = headers.all(&field).peekable();
     if lines.peek().is_none() {

@@ -19,7 +19,11 @@ pub trait Edit {
 }
 
 /// Replaces the values of a field by what `map` makes of them. Where it makes nothing of any, nothing changes.
-pub fn map_values(head: &mut impl Edit, name: &HeaderName, map: impl Fn(&[u8]) -> Option<String>) {
+pub(crate) fn map_values(
+    head: &mut impl Edit,
+    name: &HeaderName,
+    map: impl Fn(&[u8]) -> Option<String>,
+) {
     let mut is_changed = false;
     let mut values: SmallVec<[HeaderValue; 4]> = SmallVec::new();
     for value in head.all(name) {

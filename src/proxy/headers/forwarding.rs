@@ -271,7 +271,7 @@ impl Request<'_> {
 }
 
 /// Returns a query without an override.
-pub fn public_query(query: &str) -> String {
+pub(crate) fn public_query(query: &str) -> String {
     let pairs: Vec<&str> = query.split('&').filter(|it| !is_override(it)).collect();
     pairs.join("&")
 }

@@ -7,16 +7,16 @@ use smallvec::SmallVec;
 use std::net::IpAddr;
 
 /// The addresses that a request came through.
-pub const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(crate) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// Whether the visitor came over TLS.
-pub const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+pub(crate) const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 /// The host that the visitor asks for.
-pub const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+pub(crate) const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// `Via` for a message that came in this version.
-pub fn via(version: Version) -> HeaderValue {
+pub(crate) fn via(version: Version) -> HeaderValue {
     // Constants are checked when the program is built, and not for each message.
     const OF_HTTP_10: HeaderValue = HeaderValue::from_static("1.0 watershed");
     const OF_HTTP_11: HeaderValue = HeaderValue::from_static("1.1 watershed");
@@ -29,7 +29,7 @@ pub fn via(version: Version) -> HeaderValue {
 }
 
 /// RFC 7239, 4: `for=…;host=…;proto=…`.
-pub fn element(host: Option<&[u8]>, peer: IpAddr, over_tls: bool) -> Vec<u8> {
+pub(crate) fn element(host: Option<&[u8]>, peer: IpAddr, over_tls: bool) -> Vec<u8> {
     let address = match peer {
         IpAddr::V4(address) => address.to_string(),
         IpAddr::V6(address) => format!("\"[{address}]\""),
@@ -48,7 +48,7 @@ pub fn element(host: Option<&[u8]>, peer: IpAddr, over_tls: bool) -> Vec<u8> {
 }
 
 /// An interim answer as a client may have it; `None` where there is nothing to say.
-pub fn interim(head: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn interim(head: &[u8]) -> Option<Vec<u8>> {
     let mut fields = [httparse::EMPTY_HEADER; 64];
     let mut answer = httparse::Response::new(&mut fields);
     answer.parse(head).ok()?;
@@ -75,7 +75,7 @@ pub fn interim(head: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Removes the trailers that may not follow the content.
-pub fn remove_from_trailers(trailers: &mut HeaderMap, reserved: &ReservedNames) {
+pub(crate) fn remove_from_trailers(trailers: &mut HeaderMap, reserved: &ReservedNames) {
     let not_after = |name: &&HeaderName| !reserved.may_trail(name.as_str());
     let found: SmallVec<[HeaderName; 4]> = trailers.keys().filter(not_after).cloned().collect();
     for name in found {

@@ -52,11 +52,11 @@ fn is_listed(isolation: &CookieIsolation, (prefix, rest): CookieName<'_>) -> boo
 type CookieName<'a> = (&'a [u8], &'a [u8]);
 
 /// Names of isolated cookies that came without a mark, and may be a version's from before: each with a `;` behind it.
-pub type PlainCookies = SmallVec<[u8; 32]>;
+pub(crate) type PlainCookies = SmallVec<[u8; 32]>;
 
 /// What a version gets of the cookies of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SeenCookies {
+pub(crate) struct SeenCookies {
     /// The line that it gets, empty for none; `None` if it gets the lines as they came.
     pub line: Option<Vec<u8>>,
     /// Whether that line may have cookies of watershed itself.
@@ -74,7 +74,7 @@ thread_local! {
 const KEPT_MAX: usize = 4096;
 
 /// Gives back the room of a line that was written.
-pub fn give(line: Vec<u8>) {
+pub(crate) fn give(line: Vec<u8>) {
     if line.capacity() <= KEPT_MAX {
         LINE.set(line);
     }
@@ -113,7 +113,7 @@ impl<'a> Visible<'a> {
 }
 
 /// Returns what the version with this mark sees of the cookies of a request.
-pub fn seen(
+pub(crate) fn seen(
     fields: &HeaderBlock<'_>,
     mark: &VersionMark,
     isolation: &CookieIsolation,
@@ -194,7 +194,7 @@ pub fn seen(
 /// Returns the values of `Set-Cookie` that a browser gets for one of the version with this mark, none for one that may not
 /// be set; `None` leaves it as it is. `plain` are the names that came without a mark, as in [`SeenCookies`]: a version that deletes its cookie
 /// deletes the one from before, too, which it would otherwise see again.
-pub fn set(
+pub(crate) fn set(
     cookie: &[u8],
     mark: &VersionMark,
     isolation: &CookieIsolation,

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 
 /// The public name of what an upstream calls by its own.
 #[derive(Clone, Copy, Debug)]
-pub struct PublicNames<'a> {
+pub(crate) struct PublicNames<'a> {
     /// The names of the upstream, where it has some of its own.
     pub site: Option<&'a UpstreamSite>,
     /// The path that the upstream got, where that is another one than the client's.
@@ -23,7 +23,7 @@ pub struct PublicNames<'a> {
 }
 
 /// Changes the URLs and cookies of a response.
-pub fn restore(head: &mut impl Edit, names: &PublicNames<'_>) {
+pub(crate) fn restore(head: &mut impl Edit, names: &PublicNames<'_>) {
     for name in [LOCATION, CONTENT_LOCATION] {
         map_values(head, &name, |url| names.url(text(url)?));
     }

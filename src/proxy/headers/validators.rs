@@ -5,7 +5,7 @@ use crate::proxy::headers::version_mark::VersionMark;
 
 /// The conditions of a request as its version gets them. What is `None` is not sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Conditions {
+pub(crate) struct Conditions {
     /// `If-Match`: a tag of another version keeps its mark, and so matches nothing.
     pub if_match: Option<Vec<u8>>,
     /// `If-None-Match`, with the version's own tags alone.
@@ -20,7 +20,7 @@ pub struct Conditions {
 
 /// The conditions of a request as they came, each with the values of all its lines.
 #[derive(Clone, Debug, Default)]
-pub struct ReceivedConditions<'a> {
+pub(crate) struct ReceivedConditions<'a> {
     /// `If-Match`.
     pub if_match: Vec<&'a [u8]>,
     /// `If-None-Match`.
@@ -35,7 +35,7 @@ pub struct ReceivedConditions<'a> {
 
 impl ReceivedConditions<'_> {
     /// Returns what the version with this mark gets.
-    pub fn for_version(&self, mark: &VersionMark) -> Conditions {
+    pub(crate) fn for_version(&self, mark: &VersionMark) -> Conditions {
         let matching = self.if_match.iter().flat_map(|line| tags(line));
         let matching = matching.map(|tag| match tag.own(mark) {
             Some(own) => own,
@@ -70,7 +70,7 @@ impl ReceivedConditions<'_> {
 }
 
 /// The ETag that the client gets; `None` where it is not one.
-pub fn mark_tag(etag: &[u8], mark: &VersionMark) -> Option<Vec<u8>> {
+pub(crate) fn mark_tag(etag: &[u8], mark: &VersionMark) -> Option<Vec<u8>> {
     let mut found = tags(etag);
     let tag = found.next().filter(Tag::is_tag)?;
     if found.next().is_some() || tag.text.len() != etag.trim_ascii().len() {

@@ -27,7 +27,7 @@ pub struct VersionHeaders {
 }
 
 /// Fields that a request gets in the place of its own.
-pub type VersionFields = SmallVec<[(HeaderName, Vec<u8>); 4]>;
+pub(crate) type VersionFields = SmallVec<[(HeaderName, Vec<u8>); 4]>;
 
 impl VersionHeaders {
     /// Those of a plan.

@@ -19,7 +19,7 @@ static IS_DIGIT: [bool; 256] = {
 };
 
 /// How long a mark is, in bytes.
-pub const MARK_BYTES: usize = 10;
+pub(crate) const MARK_BYTES: usize = 10;
 
 impl VersionMark {
     /// The mark of the version that an upstream of this name serves: the same on every replica, and after
@@ -56,7 +56,7 @@ impl fmt::Display for VersionMark {
 }
 
 /// Whether a text begins with the mark of any version.
-pub fn is_marked(text: &[u8]) -> bool {
+pub(crate) fn is_marked(text: &[u8]) -> bool {
     let Some((mark, _)) = text.split_at_checked(MARK_BYTES) else {
         return false;
     };

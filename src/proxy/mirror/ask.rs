@@ -17,7 +17,7 @@ const INTERIM_MAX: usize = 64;
 
 /// A copy of a request, as an upstream gets it.
 #[derive(Debug)]
-pub struct CopyRequest {
+pub(super) struct CopyRequest {
     /// Its head.
     pub head: Vec<u8>,
     /// Where `Host` is missing in it, if it is.
@@ -26,7 +26,7 @@ pub struct CopyRequest {
 
 /// The response to a copy.
 #[derive(Debug)]
-pub struct CopyResponse {
+pub(super) struct CopyResponse {
     /// What is compared.
     pub compared: ComparedResponse,
     /// The time to its head.
@@ -35,7 +35,7 @@ pub struct CopyResponse {
 
 /// Asks an upstream. `None` if it gives no response that can be compared, within `timeouts.response` for all
 /// of it.
-pub async fn ask(
+pub(super) async fn ask(
     snapshot: &Snapshot,
     (upstream, user): (UpstreamIndex, Option<UserId<'_>>),
     request: &CopyRequest,

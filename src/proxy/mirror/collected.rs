@@ -7,11 +7,11 @@ use std::cell::{Cell, RefCell};
 use tokio::sync::oneshot;
 
 /// How much of a body is compared, in bytes.
-pub const BODY_BYTES_MAX: usize = 1 << 20;
+pub(crate) const BODY_BYTES_MAX: usize = 1 << 20;
 
 /// The beginning of a body, without what frames it.
 #[derive(Debug)]
-pub struct BodyPart {
+pub(crate) struct BodyPart {
     reader: BodyReader,
     /// Received, and not complete enough to be read.
     framed: Vec<u8>,
@@ -23,7 +23,7 @@ pub struct BodyPart {
 
 impl BodyPart {
     /// Nothing yet of a body that is framed like this.
-    pub fn new(follows: BodyFraming) -> BodyPart {
+    pub(crate) fn new(follows: BodyFraming) -> BodyPart {
         BodyPart {
             reader: BodyReader::new(follows, ClientFraming::Raw),
             framed: Vec::new(),
@@ -33,7 +33,7 @@ impl BodyPart {
     }
 
     /// Adds what the upstream has sent.
-    pub fn receive(&mut self, bytes: &[u8]) -> Result<(), ErrorCode> {
+    pub(crate) fn receive(&mut self, bytes: &[u8]) -> Result<(), ErrorCode> {
         if self.is_cut {
             return Ok(());
         }
@@ -59,30 +59,30 @@ impl BodyPart {
     }
 
     /// The upstream has closed. Whether that is the end of the body.
-    pub fn close(&mut self) -> bool {
+    pub(crate) fn close(&mut self) -> bool {
         self.reader.close().is_some()
     }
 
     /// Whether all of the body has come.
-    pub fn has_ended(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         self.reader.has_ended()
     }
 
     /// Whether nothing has come behind it.
-    pub fn is_last(&self) -> bool {
+    pub(crate) fn is_last(&self) -> bool {
         self.framed.is_empty()
     }
 }
 
 /// The body that the client gets, collected beside.
-pub struct OriginalBody {
+pub(crate) struct OriginalBody {
     part: RefCell<Option<BodyPart>>,
     collected: Cell<Option<oneshot::Sender<BodyPart>>>,
 }
 
 impl OriginalBody {
     /// Begins to collect a body. The receiver gets it when it is whole, or long enough.
-    pub fn new(part: BodyPart) -> (OriginalBody, oneshot::Receiver<BodyPart>) {
+    pub(crate) fn new(part: BodyPart) -> (OriginalBody, oneshot::Receiver<BodyPart>) {
         let (sender, receiver) = oneshot::channel();
         let body = OriginalBody {
             part: RefCell::new(Some(part)),
@@ -92,7 +92,7 @@ impl OriginalBody {
     }
 
     /// Adds what the upstream has sent, with what frames it.
-    pub fn receive(&self, bytes: &[u8]) {
+    pub(crate) fn receive(&self, bytes: &[u8]) {
         let mut part = self.part.borrow_mut();
         if part.as_mut().is_some_and(|it| it.receive(bytes).is_err()) {
             *part = None;
@@ -102,7 +102,7 @@ impl OriginalBody {
     }
 
     /// Adds data of the body.
-    pub fn add(&self, data: &[u8]) {
+    pub(crate) fn add(&self, data: &[u8]) {
         if let Some(part) = &mut *self.part.borrow_mut() {
             part.add(data);
         }
@@ -110,7 +110,7 @@ impl OriginalBody {
     }
 
     /// The exchange ends; `is_whole` if the client got all of the body.
-    pub fn end(&self, is_whole: bool) {
+    pub(crate) fn end(&self, is_whole: bool) {
         match is_whole {
             true => self.give(),
             // Whoever waits hears that there is nothing.

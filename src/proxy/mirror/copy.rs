@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 
 /// The response that the client gets, without its body.
 #[derive(Debug)]
-pub struct OriginalResponse {
+pub(super) struct OriginalResponse {
     /// What is compared.
     pub compared: ComparedResponse,
     /// Whether its body can be compared.
@@ -28,7 +28,7 @@ pub struct OriginalResponse {
 }
 
 /// A copy of a request, and all that its task needs.
-pub struct RequestCopy {
+pub(super) struct RequestCopy {
     /// The worker that serves the client.
     pub worker: Rc<Worker>,
     /// The configuration that applies to the request.
@@ -61,7 +61,7 @@ pub struct RequestCopy {
 
 impl RequestCopy {
     /// Runs it to its end.
-    pub async fn run(self) {
+    pub(super) async fn run(self) {
         let counts = Arc::clone(&self.counts);
         if self.compare().await.is_none() {
             counts.failed.add();

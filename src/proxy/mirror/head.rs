@@ -6,7 +6,7 @@ use crate::proxy::h1::response_head::ResponseHead;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, LOCATION};
 
 /// What is compared of a response, but for its body.
-pub fn compared(head: &ResponseHead<'_>) -> ComparedResponse {
+pub(super) fn compared(head: &ResponseHead<'_>) -> ComparedResponse {
     let value = |name| head.first(name).map(Box::from);
     ComparedResponse {
         status: head.status,
@@ -18,7 +18,7 @@ pub fn compared(head: &ResponseHead<'_>) -> ComparedResponse {
 }
 
 /// Whether the body of a response can be compared: it is there, and not compressed.
-pub fn is_comparable(head: &ResponseHead<'_>) -> bool {
+pub(super) fn is_comparable(head: &ResponseHead<'_>) -> bool {
     let mut encodings = head.all(&CONTENT_ENCODING);
     let is_encoded = encodings.any(|it| !it.trim_ascii().eq_ignore_ascii_case(b"identity"));
     !is_encoded && head.status != 304

@@ -12,10 +12,10 @@
 //! compressed, 304, or cut off, the version that has served is asked once more, by a copy, too.
 
 mod ask;
-pub mod collected;
+pub(super) mod collected;
 mod copy;
 mod head;
-pub mod slots;
+pub(super) mod slots;
 
 use self::ask::CopyRequest;
 use self::collected::{BodyPart, OriginalBody};
@@ -63,7 +63,7 @@ struct CopyPlan {
 
 /// Copies a request if its experiment says so. `input` begins with the request as it came, and `received` with the
 /// head of its response.
-pub fn begin<C: ClientStream>(
+pub(super) fn begin<C: ClientStream>(
     client: &C,
     exchange: &Exchange<'_>,
     input: &[u8],

@@ -27,7 +27,7 @@ const TIME: std::ops::Range<usize> = 14..BEGIN.len() - 2;
 
 impl ResponseEnd {
     /// As logs and spans write it.
-    pub fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         match self {
             ResponseEnd::Complete => "complete",
             ResponseEnd::Broken => "upstream_broke_off",
@@ -38,7 +38,7 @@ impl ResponseEnd {
 }
 
 /// Logs an exchange that ends, if it is to be logged.
-pub fn log(exchange: &Exchange<'_>, summary: &Summary) {
+pub(crate) fn log(exchange: &Exchange<'_>, summary: &Summary) {
     let snapshot = &*exchange.snapshot;
     let (Some(log), Some(lines)) = (&snapshot.plan.access_log, &exchange.worker.log) else {
         return;
@@ -94,7 +94,7 @@ fn is_sampled(
 }
 
 /// Logs a request that was refused before it could be read. Returns its response.
-pub fn refused(worker: &Worker, client: IpAddr, code: ErrorCode) -> Vec<u8> {
+pub(crate) fn refused(worker: &Worker, client: IpAddr, code: ErrorCode) -> Vec<u8> {
     let snapshot = worker.snapshot();
     let (status, token) = (code.status(), code.token());
     let now_ms = crate::journal::system_ms();

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 /// Counts and logs what is wrong with the event header of an upstream's response.
 #[cold]
-pub fn of_header(
+pub(crate) fn of_header(
     worker: &Worker,
     snapshot: &Snapshot,
     upstream: UpstreamIndex,
@@ -37,7 +37,13 @@ pub fn of_header(
 }
 
 /// Logs that an address reports more events than it may.
-pub fn too_many(worker: &Worker, address: IpAddr, per_minute: u32, events: usize, now: Instant) {
+pub(crate) fn too_many(
+    worker: &Worker,
+    address: IpAddr,
+    per_minute: u32,
+    events: usize,
+    now: Instant,
+) {
     let what = format!(
         "events from {address} are refused: more than events.per_minute_per_address ({per_minute}); if this is a proxy in front of watershed, list it in `trust`"
     );

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 const NOBODY: &[u8] = b"-";
 
 /// An answer and what led to it.
-pub struct Answered<'a> {
+pub(crate) struct Answered<'a> {
     /// When the request came, by the system's clock, in Unix milliseconds.
     pub now_ms: u64,
     /// When the head of the answer came.
@@ -46,7 +46,7 @@ pub struct Answered<'a> {
 }
 
 /// Journals what was answered.
-pub fn answered(
+pub(crate) fn answered(
     worker: &Worker,
     snapshot: &Snapshot,
     mut answered: Answered<'_>,
@@ -131,7 +131,7 @@ fn exposure(plan: &Plan, inside: &Inside, is_fallback: bool) -> Exposure {
 
 /// An exposure that is known only after the response: a comparison has found a difference.
 #[derive(Debug)]
-pub struct LateExposure {
+pub(crate) struct LateExposure {
     /// When the head of the response came, in Unix milliseconds, as records say it.
     pub at_ms: u64,
     /// The user.
@@ -149,7 +149,7 @@ pub struct LateExposure {
 }
 
 /// Journals an exposure that is known only now. What the response counts for was journaled before.
-pub fn late(worker: &Worker, snapshot: &Snapshot, late: LateExposure) {
+pub(crate) fn late(worker: &Worker, snapshot: &Snapshot, late: LateExposure) {
     let plan = &*snapshot.plan;
     let exposures = [exposure(plan, &late.inside, false)];
     let who = (&late.visitor, late.units.as_deref());
@@ -222,7 +222,7 @@ fn comes_back(worker: &Worker, answered: &Answered<'_>) -> bool {
 }
 
 /// Journals a request that is not counted, for the experiments that it would have taken part in.
-pub fn not_counted(
+pub(crate) fn not_counted(
     worker: &Worker,
     snapshot: &Snapshot,
     request: &UncountedRequest,
@@ -249,7 +249,7 @@ pub fn not_counted(
 
 /// An answer that was recorded when its head came, until its body has reached its end.
 #[derive(Debug)]
-pub struct UnfinishedExposures {
+pub(crate) struct UnfinishedExposures {
     worker: Rc<Worker>,
     snapshot: Rc<Snapshot>,
     visitor: Visitor<'static>,
@@ -259,7 +259,7 @@ pub struct UnfinishedExposures {
 
 impl UnfinishedExposures {
     /// Of an answer that counts for some group; `None` where it counts for none.
-    pub fn of(
+    pub(crate) fn of(
         worker: &Rc<Worker>,
         snapshot: &Rc<Snapshot>,
         (visitor, units): (Visitor<'static>, Option<Box<Units<'static>>>),
@@ -278,7 +278,7 @@ impl UnfinishedExposures {
     }
 
     /// Journals that it did not reach its end.
-    pub fn record(mut self) {
+    pub(crate) fn record(mut self) {
         for exposure in &mut self.exposures {
             exposure.served = Served::Unfinished;
         }
@@ -302,7 +302,7 @@ impl UnfinishedExposures {
 }
 
 /// What became of an event that a browser reports.
-pub enum EventOutcome {
+pub(crate) enum EventOutcome {
     /// It is in the journal.
     Journaled,
     /// It counts for no metric.
@@ -314,7 +314,7 @@ pub enum EventOutcome {
 }
 
 /// Journals an event that the visitor's browser reports.
-pub fn event(
+pub(crate) fn event(
     worker: &Worker,
     snapshot: &Snapshot,
     (visitor, units): (&Visitor<'_>, Option<&Units<'_>>),

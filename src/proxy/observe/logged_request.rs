@@ -11,11 +11,11 @@ use std::net::IpAddr;
 use std::rc::Rc;
 
 /// The longest text of a client's that is logged, in bytes.
-pub const TEXT_BYTES_MAX: usize = 1024;
+pub(crate) const TEXT_BYTES_MAX: usize = 1024;
 
 /// A request, as it arrived.
 #[derive(Debug)]
-pub struct LoggedRequest<'a, F> {
+pub(crate) struct LoggedRequest<'a, F> {
     /// The client's address, as it is believed.
     pub client: IpAddr,
     /// Whether the client uses TLS, here or at a trusted peer.
@@ -36,20 +36,20 @@ pub struct LoggedRequest<'a, F> {
 
 impl<'a, F: HeaderView<'a>> LoggedRequest<'a, F> {
     /// The host that the request is for.
-    pub fn host(&self) -> Option<&'a [u8]> {
+    pub(crate) fn host(&self) -> Option<&'a [u8]> {
         let authority = self.authority.map(str::as_bytes);
         authority.or_else(|| self.fields.first(&HOST))
     }
 
     /// What the client says it is.
-    pub fn user_agent(&self) -> Option<&'a [u8]> {
+    pub(crate) fn user_agent(&self) -> Option<&'a [u8]> {
         self.fields.first(&USER_AGENT)
     }
 }
 
 /// What is logged of a request's head. It borrows from the client's bytes.
 #[derive(Debug)]
-pub struct LoggedHead<'b> {
+pub(crate) struct LoggedHead<'b> {
     /// The client's address, where a trusted peer names another one than its own.
     client: Option<IpAddr>,
     peer: Rc<ClientInfo>,
@@ -69,7 +69,7 @@ pub struct LoggedHead<'b> {
 
 impl<'b> LoggedHead<'b> {
     /// What is logged of this request.
-    pub fn new<F: HeaderView<'b>>(
+    pub(crate) fn new<F: HeaderView<'b>>(
         peer: &Rc<ClientInfo>,
         request: &LoggedRequest<'b, F>,
     ) -> LoggedHead<'b> {
@@ -86,7 +86,7 @@ impl<'b> LoggedHead<'b> {
     }
 
     /// The client's address.
-    pub fn client(&self) -> Cow<'_, [u8]> {
+    pub(crate) fn client(&self) -> Cow<'_, [u8]> {
         match self.client {
             None => Cow::Borrowed(self.peer.text()),
             Some(client) => Cow::Owned(client.to_string().into_bytes()),
@@ -95,7 +95,7 @@ impl<'b> LoggedHead<'b> {
 }
 
 /// A text of the client's, cut at `TEXT_BYTES_MAX`.
-pub fn bounded(bytes: &[u8]) -> String {
+pub(crate) fn bounded(bytes: &[u8]) -> String {
     let bytes = &bytes[..bytes.len().min(TEXT_BYTES_MAX)];
     String::from_utf8_lossy(bytes).into_owned()
 }

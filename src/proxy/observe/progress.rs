@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 /// How the delivery of a response ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ResponseEnd {
+pub(crate) enum ResponseEnd {
     /// Its last byte was given to the client's connection.
     Complete,
     /// The upstream broke off.
@@ -24,7 +24,7 @@ pub enum ResponseEnd {
 }
 
 /// What has happened to an exchange.
-pub struct Progress {
+pub(crate) struct Progress {
     began: Instant,
     protocol: HttpProtocol,
     upstream: Cell<Option<UpstreamIndex>>,
@@ -44,7 +44,7 @@ pub struct Progress {
 
 impl Progress {
     /// Of a request that has been read.
-    pub fn new(worker: &Worker, protocol: HttpProtocol, began: Instant) -> Progress {
+    pub(crate) fn new(worker: &Worker, protocol: HttpProtocol, began: Instant) -> Progress {
         worker.telemetry().requests.add();
         Progress {
             began,
@@ -64,18 +64,18 @@ impl Progress {
     }
 
     /// The client's HTTP.
-    pub fn protocol(&self) -> HttpProtocol {
+    pub(crate) fn protocol(&self) -> HttpProtocol {
         self.protocol
     }
 
     /// The request goes to this upstream, control's if `fallback` names an experiment.
-    pub fn goes_to(&self, upstream: UpstreamIndex, fallback: Option<ExperimentIndex>) {
+    pub(crate) fn goes_to(&self, upstream: UpstreamIndex, fallback: Option<ExperimentIndex>) {
         self.upstream.set(Some(upstream));
         self.fallback.set(fallback);
     }
 
     /// The request is sent to this endpoint of its upstream: attempt number `attempts`.
-    pub fn sent(&self, snapshot: &Snapshot, endpoint: &Rc<Endpoint>, attempts: u32) {
+    pub(crate) fn sent(&self, snapshot: &Snapshot, endpoint: &Rc<Endpoint>, attempts: u32) {
         if attempts > 1 {
             snapshot.traffic(self.upstream.get()).retries.add();
         }
@@ -84,12 +84,12 @@ impl Progress {
     }
 
     /// So many bytes of the request's body have come.
-    pub fn received(&self, bytes: u64) {
+    pub(crate) fn received(&self, bytes: u64) {
         self.bytes_in.set(bytes);
     }
 
     /// The head of the upstream's response is there.
-    pub fn responded(&self, snapshot: &Snapshot, status: u16, latency: Duration) {
+    pub(crate) fn responded(&self, snapshot: &Snapshot, status: u16, latency: Duration) {
         self.has_head(Outcome::Upstream(status), latency);
         let traffic = snapshot.traffic(self.upstream.get());
         traffic.head.observe(self.head_us.get());
@@ -97,7 +97,7 @@ impl Progress {
 
     /// Watershed responds itself, with a body of so many bytes; `error` is the token of what was
     /// wrong.
-    pub fn responded_itself(
+    pub(crate) fn responded_itself(
         &self,
         status: u16,
         latency: Duration,
@@ -116,44 +116,44 @@ impl Progress {
     }
 
     /// The response goes on after its head.
-    pub fn goes_on(&self) {
+    pub(crate) fn goes_on(&self) {
         self.goes_on.set(true);
     }
 
     /// So many bytes of the response's body were given to the client's connection.
-    pub fn gave(&self, bytes: u64) {
+    pub(crate) fn gave(&self, bytes: u64) {
         self.bytes_out.set(self.bytes_out.get() + bytes);
     }
 
     /// All of the response's body, of so many bytes, was given to the client's connection.
-    pub fn delivered(&self, bytes: u64) {
+    pub(crate) fn delivered(&self, bytes: u64) {
         self.bytes_out.set(bytes);
         self.end.set(ResponseEnd::Complete);
     }
 
     /// The client has taken nothing of the response's body.
-    pub fn untaken(&self) {
+    pub(crate) fn untaken(&self) {
         self.bytes_out.set(0);
         self.end.set(ResponseEnd::Left);
     }
 
     /// How the delivery of the response ends.
-    pub fn ends(&self, end: ResponseEnd) {
+    pub(crate) fn ends(&self, end: ResponseEnd) {
         self.end.set(end);
     }
 
     /// The upstream that serves the request, and the experiment for which it does so in the group's place.
-    pub fn served(&self) -> (Option<UpstreamIndex>, Option<ExperimentIndex>) {
+    pub(crate) fn served(&self) -> (Option<UpstreamIndex>, Option<ExperimentIndex>) {
         (self.upstream.get(), self.fallback.get())
     }
 
     /// Whether the client's connection was given all of the response.
-    pub fn is_complete(&self) -> bool {
+    pub(crate) fn is_complete(&self) -> bool {
         self.end.get() == ResponseEnd::Complete
     }
 
     /// Counts the exchange, which ends.
-    pub fn count(&self, snapshot: &Snapshot) {
+    pub(crate) fn count(&self, snapshot: &Snapshot) {
         let traffic = snapshot.traffic(self.upstream.get());
         let took_us = match self.goes_on.get() {
             true => whole_us(self.began.elapsed()),
@@ -171,7 +171,7 @@ impl Progress {
     }
 
     /// All of it, for logs and spans.
-    pub fn summary(&self) -> Summary {
+    pub(crate) fn summary(&self) -> Summary {
         let endpoint = self.endpoint.take();
         self.endpoint.set(endpoint.clone());
         let status = match self.outcome.get() {
@@ -197,7 +197,7 @@ impl Progress {
 
 /// What has happened to an exchange that ends.
 #[derive(Debug)]
-pub struct Summary {
+pub(crate) struct Summary {
     /// The client's HTTP.
     pub protocol: HttpProtocol,
     /// The upstream that it went to.
@@ -225,7 +225,7 @@ pub struct Summary {
 }
 
 /// Counts a request that cannot be read, and is answered with this error.
-pub fn count_unreadable(worker: &Worker, protocol: HttpProtocol, code: ErrorCode) {
+pub(crate) fn count_unreadable(worker: &Worker, protocol: HttpProtocol, code: ErrorCode) {
     let began = Instant::now();
     let progress = Progress::new(worker, protocol, began);
     let outcome = Outcome::Watershed(code.status().as_u16());
@@ -234,6 +234,6 @@ pub fn count_unreadable(worker: &Worker, protocol: HttpProtocol, code: ErrorCode
 }
 
 /// The same as `as_micros`, which divides numbers of 128 bits.
-pub fn whole_us(time: Duration) -> u64 {
+pub(crate) fn whole_us(time: Duration) -> u64 {
     time.as_secs() * 1_000_000 + u64::from(time.subsec_micros())
 }

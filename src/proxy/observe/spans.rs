@@ -21,7 +21,7 @@ const STATE_BYTES_MAX: usize = 1024;
 
 /// A request that will be exported.
 #[derive(Debug)]
-pub struct SpanRecorder {
+pub(crate) struct SpanRecorder {
     snapshot: Rc<Snapshot>,
     began: Instant,
     /// What is known of it so far.
@@ -31,7 +31,7 @@ pub struct SpanRecorder {
 
 impl SpanRecorder {
     /// Begins with a request that is sampled; `None` where it is not, or where nothing is exported.
-    pub fn of<'a, F: HeaderView<'a>>(
+    pub(crate) fn of<'a, F: HeaderView<'a>>(
         snapshot: &Rc<Snapshot>,
         asked: &LoggedRequest<'a, F>,
         target: &str,
@@ -87,7 +87,7 @@ impl SpanRecorder {
     }
 
     /// Gives away what is known in the end.
-    pub fn give(self: Box<Self>) {
+    pub(crate) fn give(self: Box<Self>) {
         let mut exchange = self.exchange;
         exchange.attempts = self.attempts.into_inner();
         if let Some(outbox) = &self.snapshot.outbox {
@@ -96,7 +96,7 @@ impl SpanRecorder {
     }
 
     /// A connection to this version of the site is looked for.
-    pub fn begins(&self, upstream: UpstreamIndex) {
+    pub(crate) fn begins(&self, upstream: UpstreamIndex) {
         let upstream = self.snapshot.plan.upstream(upstream);
         self.attempts.borrow_mut().push(Attempt {
             span: span(),
@@ -111,12 +111,12 @@ impl SpanRecorder {
     }
 
     /// None was, after all.
-    pub fn forgets(&self) {
+    pub(crate) fn forgets(&self) {
         self.attempts.borrow_mut().pop();
     }
 
     /// Whom it names as its parent where nobody else sends it.
-    pub fn parent(&self) -> trace_context::TraceParent {
+    pub(crate) fn parent(&self) -> trace_context::TraceParent {
         trace_context::TraceParent {
             trace: self.exchange.trace.id,
             span: self.exchange.span,
@@ -125,7 +125,10 @@ impl SpanRecorder {
     }
 
     /// One was lent: what is sent on it names this attempt as its parent.
-    pub fn sends_to(&self, endpoint: &EndpointAddress) -> Option<trace_context::TraceParent> {
+    pub(crate) fn sends_to(
+        &self,
+        endpoint: &EndpointAddress,
+    ) -> Option<trace_context::TraceParent> {
         let mut attempts = self.attempts.borrow_mut();
         let attempt = attempts.last_mut()?;
         attempt.endpoint = Some(place(endpoint));
@@ -136,7 +139,7 @@ impl SpanRecorder {
     }
 
     /// The head of its answer is there; it ends with the request.
-    pub fn answered(&self, status: u16, version: Version) {
+    pub(crate) fn answered(&self, status: u16, version: Version) {
         if let Some(attempt) = self.attempts.borrow_mut().last_mut() {
             attempt.status = Some(status);
             attempt.version = Some(match version {
@@ -148,7 +151,7 @@ impl SpanRecorder {
     }
 
     /// It came to nothing. Said once more, this changes nothing.
-    pub fn failed(&self, error: &ProxyError) {
+    pub(crate) fn failed(&self, error: &ProxyError) {
         let acquire = error.source.as_ref();
         let acquire = acquire.and_then(|source| source.downcast_ref::<AcquireError>());
         if matches!(acquire, Some(AcquireError::Down { .. })) {

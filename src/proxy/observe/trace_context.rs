@@ -7,13 +7,13 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use smallvec::SmallVec;
 
 /// The ID of a request.
-pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Which trace a request belongs to, and who asks.
-pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// How long what it says is, in bytes.
-pub const PARENT_BYTES: usize = 55;
+pub(crate) const PARENT_BYTES: usize = 55;
 /// What vendors add to it.
-pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+pub(crate) const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 /// The longest request ID of somebody else that is believed.
 const ID_BYTES_MAX: usize = 128;
 
@@ -147,7 +147,7 @@ fn hex(out: &mut [u8], number: u128) {
 
 /// Where this request lies among all, in 0..1, by its trace or else by its ID: samples that go by
 /// it hold the same requests everywhere. `None` where it has neither.
-pub fn lot(trace: Option<&str>, request: Option<&str>) -> Option<f64> {
+pub(crate) fn lot(trace: Option<&str>, request: Option<&str>) -> Option<f64> {
     match (trace, request) {
         (Some(trace), _) => u32::from_str_radix(trace.get(24..)?, 16).ok(),
         // Others' IDs need not be random.
@@ -161,7 +161,7 @@ fn share(low: u32) -> f64 {
 }
 
 /// The request's ID, if there is one and it is sound: up to 128 visible characters.
-pub fn request_id<'a>(fields: impl HeaderView<'a>) -> Option<&'a str> {
+pub(crate) fn request_id<'a>(fields: impl HeaderView<'a>) -> Option<&'a str> {
     let id = only(fields, &REQUEST_ID)?;
     let sound =
         (1..=ID_BYTES_MAX).contains(&id.len()) && id.bytes().all(|it| it.is_ascii_graphic());
@@ -169,12 +169,12 @@ pub fn request_id<'a>(fields: impl HeaderView<'a>) -> Option<&'a str> {
 }
 
 /// The trace that a request belongs to, if its `traceparent` is sound.
-pub fn trace_id<'a>(fields: impl HeaderView<'a>) -> Option<&'a str> {
+pub(crate) fn trace_id<'a>(fields: impl HeaderView<'a>) -> Option<&'a str> {
     sound(fields).map(|[trace, _, _]| trace)
 }
 
 /// Who asks, if its `traceparent` is sound.
-pub fn parent<'a>(fields: impl HeaderView<'a>) -> Option<TraceParent> {
+pub(crate) fn parent<'a>(fields: impl HeaderView<'a>) -> Option<TraceParent> {
     let [trace, span, flags] = sound(fields)?;
     Some(TraceParent {
         trace: u128::from_str_radix(trace, 16).ok()?,

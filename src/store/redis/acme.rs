@@ -9,18 +9,18 @@ use std::sync::LazyLock;
 static CHANGE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("acme.lua")));
 
 /// See [`crate::store::Store::acme_entries`].
-pub async fn entries(store: &RedisStore) -> Result<AcmeEntries, StoreError> {
+pub(super) async fn entries(store: &RedisStore) -> Result<AcmeEntries, StoreError> {
     let key = keys::acme_keys(&store.prefix).entries;
     Ok(store.texts(&key).await?.into_iter().collect())
 }
 
 /// See [`crate::store::Store::lease_acme`].
-pub async fn lease(store: &RedisStore, lease: AcmeLease<'_>) -> Result<bool, StoreError> {
+pub(super) async fn lease(store: &RedisStore, lease: AcmeLease<'_>) -> Result<bool, StoreError> {
     change(store, lease.owner, &lease.for_ms.to_string(), &[]).await
 }
 
 /// See [`crate::store::Store::write_acme`].
-pub async fn write(
+pub(super) async fn write(
     store: &RedisStore,
     lease: AcmeLease<'_>,
     changes: &[(String, Option<String>)],

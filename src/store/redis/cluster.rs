@@ -18,7 +18,7 @@ use std::path::PathBuf;
 const RETRIES: u32 = 3;
 
 /// Connects to the cluster of these servers.
-pub async fn cluster(address: &Address) -> Result<ClusterConnection, LinkError> {
+pub(super) async fn cluster(address: &Address) -> Result<ClusterConnection, LinkError> {
     let nodes = address.servers.iter().map(|server| node(address, server));
     let nodes = nodes.collect::<Result<Vec<ConnectionInfo>, RedisError>>()?;
     let mut builder = ClusterClientBuilder::new(nodes)

@@ -52,7 +52,7 @@ impl TlsFiles {
 }
 
 /// Makes connections.
-pub struct Connector<'a> {
+pub(super) struct Connector<'a> {
     login: &'a RedisConnectionInfo,
     /// `None` for an address without TLS.
     tls: Option<TlsConnector>,
@@ -60,7 +60,7 @@ pub struct Connector<'a> {
 
 impl Connector<'_> {
     /// Makes a connector for the servers of an address, from its files as they are now.
-    pub fn new(address: &Address) -> Result<Connector<'_>, TlsFilesError> {
+    pub(super) fn new(address: &Address) -> Result<Connector<'_>, TlsFilesError> {
         Ok(Connector {
             login: &address.login,
             tls: match &address.transport {
@@ -71,12 +71,15 @@ impl Connector<'_> {
     }
 
     /// Connects to a server.
-    pub async fn dial(&self, server: &RedisServer) -> Result<MultiplexedConnection, RedisError> {
+    pub(super) async fn dial(
+        &self,
+        server: &RedisServer,
+    ) -> Result<MultiplexedConnection, RedisError> {
         self.connect(server, self.login).await
     }
 
     /// Connects to the master of this name, as one of the Sentinels knows it.
-    pub async fn dial_master(
+    pub(super) async fn dial_master(
         &self,
         sentinels: &[RedisServer],
         name: &str,

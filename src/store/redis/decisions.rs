@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 
 static DECIDE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("decision.lua")));
 
-pub async fn read(store: &RedisStore) -> Result<StandingDecisions, StoreError> {
+pub(super) async fn read(store: &RedisStore) -> Result<StandingDecisions, StoreError> {
     let key = keys::decisions_key(&store.prefix);
     let mut decisions = StandingDecisions::new();
     for (name, text) in store.texts(&key).await? {
@@ -21,7 +21,7 @@ pub async fn read(store: &RedisStore) -> Result<StandingDecisions, StoreError> {
     Ok(decisions)
 }
 
-pub async fn decide(
+pub(super) async fn decide(
     store: &RedisStore,
     before_ms: u64,
     next: &StandingDecision,
@@ -40,7 +40,7 @@ pub async fn decide(
         .await
 }
 
-pub async fn definitions(store: &RedisStore) -> Result<StoredDefinitions, StoreError> {
+pub(super) async fn definitions(store: &RedisStore) -> Result<StoredDefinitions, StoreError> {
     let key = keys::definitions_key(&store.prefix);
     let mut definitions = StoredDefinitions::new();
     for (name, text) in store.texts(&key).await? {
@@ -50,7 +50,10 @@ pub async fn definitions(store: &RedisStore) -> Result<StoredDefinitions, StoreE
     Ok(definitions)
 }
 
-pub async fn define(store: &RedisStore, changed: &StoredDefinitions) -> Result<(), StoreError> {
+pub(super) async fn define(
+    store: &RedisStore,
+    changed: &StoredDefinitions,
+) -> Result<(), StoreError> {
     if changed.is_empty() {
         return Ok(());
     }
@@ -63,7 +66,10 @@ pub async fn define(store: &RedisStore, changed: &StoredDefinitions) -> Result<(
     Ok(())
 }
 
-pub async fn record_action(store: &RedisStore, entry: &AuditEntry) -> Result<(), StoreError> {
+pub(super) async fn record_action(
+    store: &RedisStore,
+    entry: &AuditEntry,
+) -> Result<(), StoreError> {
     let mut push = redis::cmd("LPUSH");
     push.arg(keys::audit_log_key(&store.prefix))
         .arg(written(entry)?);
@@ -72,7 +78,10 @@ pub async fn record_action(store: &RedisStore, entry: &AuditEntry) -> Result<(),
     Ok(())
 }
 
-pub async fn audit_log(store: &RedisStore, max: usize) -> Result<Vec<AuditEntry>, StoreError> {
+pub(super) async fn audit_log(
+    store: &RedisStore,
+    max: usize,
+) -> Result<Vec<AuditEntry>, StoreError> {
     let key = keys::audit_log_key(&store.prefix);
     let mut range = redis::cmd("LRANGE");
     range

@@ -5,10 +5,10 @@ use crate::store::StoreError;
 use std::str::FromStr;
 
 /// Some fields of a hash, with their values.
-pub type Fields = Vec<(Vec<u8>, Vec<u8>)>;
+pub(super) type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// Decodes the number in a field.
-pub fn number<T: FromStr>(key: &str, field: &str, value: &[u8]) -> Result<T, StoreError> {
+pub(super) fn number<T: FromStr>(key: &str, field: &str, value: &[u8]) -> Result<T, StoreError> {
     let value = String::from_utf8_lossy(value);
     value.parse().map_err(|_| StoreError::Unreadable {
         place: key.to_owned(),
@@ -17,7 +17,7 @@ pub fn number<T: FromStr>(key: &str, field: &str, value: &[u8]) -> Result<T, Sto
 }
 
 /// Decodes a text.
-pub fn text(key: &str, bytes: Vec<u8>) -> Result<String, StoreError> {
+pub(super) fn text(key: &str, bytes: Vec<u8>) -> Result<String, StoreError> {
     String::from_utf8(bytes).map_err(|error| StoreError::Unreadable {
         place: key.to_owned(),
         found: String::from_utf8_lossy(error.as_bytes()).into_owned(),

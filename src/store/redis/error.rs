@@ -5,7 +5,7 @@ use crate::store::{StoreError, chain};
 use redis::{ErrorKind, RedisError};
 
 /// The version of the keys that this program writes.
-pub const FORMAT: i64 = 1;
+pub(super) const FORMAT: i64 = 1;
 
 /// Why a Redis can never be used.
 #[derive(Debug, thiserror::Error)]

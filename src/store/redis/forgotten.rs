@@ -13,7 +13,7 @@ static KEEP: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("forgo
 /// The member whose score is the version.
 const VERSION: &str = "version";
 
-pub async fn forgotten(
+pub(super) async fn forgotten(
     store: &RedisStore,
     experiment: &str,
     shard: u32,
@@ -32,7 +32,7 @@ pub async fn forgotten(
 }
 
 /// Adds forgotten users of a shard.
-pub async fn keep(
+pub(super) async fn keep(
     store: &RedisStore,
     key: &str,
     users: &HashSet<Vec<u8>>,

@@ -14,7 +14,7 @@ use tokio::sync::Mutex;
 
 /// The connection to one Redis, shared by all callers.
 #[derive(Debug)]
-pub struct Link {
+pub(super) struct Link {
     address: Address,
     /// The key that holds the version of all keys.
     format: String,
@@ -28,7 +28,7 @@ pub struct Link {
 
 /// An open connection. Clones share it.
 #[derive(Clone)]
-pub enum Connection {
+pub(super) enum Connection {
     /// To one server, or to the master that Sentinels named.
     One(MultiplexedConnection),
     /// To all masters of a cluster.
@@ -46,7 +46,7 @@ impl std::fmt::Debug for Connection {
 
 impl Link {
     /// Makes a link without connecting.
-    pub fn new(address: Address, format: String) -> Link {
+    pub(super) fn new(address: Address, format: String) -> Link {
         Link {
             address,
             format,
@@ -58,7 +58,7 @@ impl Link {
     }
 
     /// Returns the open connection, or a new one.
-    pub async fn connection(&self) -> Result<Connection, LinkError> {
+    pub(super) async fn connection(&self) -> Result<Connection, LinkError> {
         let away_before = self.away.load(Ordering::SeqCst);
         let mut kept = self.connection.lock().await;
         if let Some(connection) = &*kept {
@@ -97,7 +97,7 @@ impl Link {
 
     /// Checks that the keys have a version that this program knows. It is repeated, because a newer program
     /// may have started since.
-    pub async fn check_again(&self) -> Result<(), LinkError> {
+    pub(super) async fn check_again(&self) -> Result<(), LinkError> {
         let mut connection = self.connection().await?;
         let checked = self.check(&mut connection).await;
         if checked.is_err() {
@@ -130,7 +130,7 @@ impl Link {
 
     /// Closes the connection after an error that makes it useless: it is broken, too slow, or its server is
     /// no longer the master.
-    pub async fn learn_from(&self, error: &RedisError) {
+    pub(super) async fn learn_from(&self, error: &RedisError) {
         let of_use = match error.kind() {
             ErrorKind::Server(kind) => !matches!(
                 kind,

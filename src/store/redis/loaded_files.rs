@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 
 static RECORD: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("loaded_file.lua")));
 
-pub async fn read(store: &RedisStore, max: usize) -> Result<Vec<LoadedFile>, StoreError> {
+pub(super) async fn read(store: &RedisStore, max: usize) -> Result<Vec<LoadedFile>, StoreError> {
     let key = keys::loaded_files_key(&store.prefix);
     let mut range = redis::cmd("LRANGE");
     let last = max.min(LOADED_FILES_MAX) as i64 - 1;
@@ -22,14 +22,14 @@ pub async fn read(store: &RedisStore, max: usize) -> Result<Vec<LoadedFile>, Sto
     Ok(files)
 }
 
-pub async fn content(store: &RedisStore, number: u64) -> Result<Option<String>, StoreError> {
+pub(super) async fn content(store: &RedisStore, number: u64) -> Result<Option<String>, StoreError> {
     let mut get = redis::cmd("HGET");
     get.arg(keys::loaded_contents_key(&store.prefix))
         .arg(number);
     store.ask(&get).await
 }
 
-pub async fn record(
+pub(super) async fn record(
     store: &RedisStore,
     file: &LoadedFile,
     content: &str,

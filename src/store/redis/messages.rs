@@ -14,7 +14,7 @@ static TAKE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("take_
 static SETTLE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("settle_message.lua")));
 
 /// See [`crate::store::Store::enqueue`].
-pub async fn enqueue(
+pub(super) async fn enqueue(
     store: &RedisStore,
     event: EventMark<'_>,
     messages: &[PendingMessage],
@@ -43,7 +43,10 @@ pub async fn enqueue(
 }
 
 /// See [`crate::store::Store::reported_ms`].
-pub async fn reported_ms(store: &RedisStore, event: &str) -> Result<Option<u64>, StoreError> {
+pub(super) async fn reported_ms(
+    store: &RedisStore,
+    event: &str,
+) -> Result<Option<u64>, StoreError> {
     let key = keys::message_keys(&store.prefix).reported;
     let mut score = redis::cmd("ZSCORE");
     let at_ms: Option<f64> = store.ask(score.arg(key).arg(event)).await?;
@@ -51,7 +54,10 @@ pub async fn reported_ms(store: &RedisStore, event: &str) -> Result<Option<u64>,
 }
 
 /// See [`crate::store::Store::take_messages`].
-pub async fn take(store: &RedisStore, taker: Taker<'_>) -> Result<TakenMessages, StoreError> {
+pub(super) async fn take(
+    store: &RedisStore,
+    taker: Taker<'_>,
+) -> Result<TakenMessages, StoreError> {
     let keys = keys::message_keys(&store.prefix);
     let mut call = TAKE.prepare_invoke();
     call.key(&keys.messages)
@@ -81,7 +87,7 @@ pub async fn take(store: &RedisStore, taker: Taker<'_>) -> Result<TakenMessages,
 }
 
 /// See [`crate::store::Store::settle_message`].
-pub async fn settle(
+pub(super) async fn settle(
     store: &RedisStore,
     message: &PendingMessage,
     due_ms: Option<u64>,

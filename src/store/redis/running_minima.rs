@@ -8,7 +8,10 @@ use std::sync::LazyLock;
 
 static MERGE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("merge_minima.lua")));
 
-pub async fn read(store: &RedisStore, experiment: &str) -> Result<RunningMinima, StoreError> {
+pub(super) async fn read(
+    store: &RedisStore,
+    experiment: &str,
+) -> Result<RunningMinima, StoreError> {
     if store.known_shards(experiment).await? == 0 {
         return Ok(RunningMinima::default());
     }
@@ -37,7 +40,7 @@ pub async fn read(store: &RedisStore, experiment: &str) -> Result<RunningMinima,
     Ok(minima)
 }
 
-pub async fn merge(
+pub(super) async fn merge(
     store: &RedisStore,
     experiment: &str,
     more: &RunningMinima,

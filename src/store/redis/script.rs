@@ -8,7 +8,7 @@ use crate::store::{aggregate, event_ids, seen_once, waiting};
 use std::num::NonZeroU64;
 
 /// Adds a delta to the arguments of the script.
-pub fn arguments(call: &mut ::redis::ScriptInvocation<'_>, delta: &Delta) {
+pub(super) fn arguments(call: &mut ::redis::ScriptInvocation<'_>, delta: &Delta) {
     call.arg(delta.ranges.len());
     for range in &delta.ranges {
         call.arg(&*range.journal)
@@ -100,7 +100,7 @@ fn met(delta: &Delta) -> String {
 }
 
 /// Decodes the reply of the script to a delta.
-pub fn read_answer(
+pub(super) fn read_answer(
     delta: &Delta,
     answer: Vec<String>,
     damage: &Damage,

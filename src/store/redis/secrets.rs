@@ -8,7 +8,10 @@ use std::sync::LazyLock;
 static EXCHANGE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("secrets.lua")));
 
 /// See [`crate::store::Store::secrets`].
-pub async fn exchange(store: &RedisStore, ours: &[String]) -> Result<Vec<String>, StoreError> {
+pub(super) async fn exchange(
+    store: &RedisStore,
+    ours: &[String],
+) -> Result<Vec<String>, StoreError> {
     let mut call = EXCHANGE.prepare_invoke();
     let key = keys::secrets_key(&store.prefix);
     call.key(&key).arg(SECRETS_MAX).arg(ours);

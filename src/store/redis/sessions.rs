@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 static EXCHANGE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("sessions.lua")));
 
 /// See [`crate::store::Store::ended_sessions`].
-pub async fn exchange(
+pub(super) async fn exchange(
     store: &RedisStore,
     ours: &[(u64, String)],
     now_s: u64,

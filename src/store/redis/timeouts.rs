@@ -3,6 +3,6 @@
 use std::time::Duration;
 
 /// The longest time for a reply. A later reply counts as a failure, and the call is repeated.
-pub const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// The longest time for a new connection.
-pub const CONNECT_WITHIN: Duration = Duration::from_secs(2);
+pub(super) const CONNECT_WITHIN: Duration = Duration::from_secs(2);

@@ -5,14 +5,17 @@ use crate::store::acme::{AcmeEntries, AcmeLease};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 /// See [`crate::store::Store::acme_entries`].
-pub fn entries(connection: &Connection) -> Result<AcmeEntries, StoreError> {
+pub(super) fn entries(connection: &Connection) -> Result<AcmeEntries, StoreError> {
     let mut statement = connection.prepare_cached("SELECT name, text FROM acme")?;
     let found = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
     Ok(found.collect::<Result<_, _>>()?)
 }
 
 /// See [`crate::store::Store::lease_acme`].
-pub fn lease(transaction: &Transaction<'_>, lease: AcmeLease<'_>) -> Result<bool, StoreError> {
+pub(super) fn lease(
+    transaction: &Transaction<'_>,
+    lease: AcmeLease<'_>,
+) -> Result<bool, StoreError> {
     if holder(transaction, lease.now_ms)?.is_some_and(|holder| holder != lease.owner) {
         return Ok(false);
     }
@@ -28,7 +31,7 @@ pub fn lease(transaction: &Transaction<'_>, lease: AcmeLease<'_>) -> Result<bool
 }
 
 /// See [`crate::store::Store::write_acme`].
-pub fn write(
+pub(super) fn write(
     transaction: &Transaction<'_>,
     lease: AcmeLease<'_>,
     changes: &[(String, Option<String>)],

@@ -12,7 +12,7 @@ use crate::store::damage::Damage;
 use crate::store::{Applied, Delta, JournalRange, StoreError, keys};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-pub fn apply(
+pub(super) fn apply(
     transaction: &Transaction<'_>,
     delta: &Delta,
     damage: &Damage,
@@ -81,7 +81,7 @@ pub fn apply(
 }
 
 /// Forgets a user and its records up to a time. Returns whether the user was known.
-pub fn forget(
+pub(super) fn forget(
     transaction: &Transaction<'_>,
     experiment: &str,
     (named, until_ms): (&[u8], u64),
@@ -141,7 +141,7 @@ fn add(
     Ok(())
 }
 
-pub fn applied(
+pub(super) fn applied(
     connection: &Connection,
     experiment: &str,
     journal: &str,

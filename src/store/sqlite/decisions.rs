@@ -9,7 +9,10 @@ use crate::store::decisions::{
 use crate::store::json::{read_json, written};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-pub fn read(connection: &Connection, damage: &Damage) -> Result<StandingDecisions, StoreError> {
+pub(super) fn read(
+    connection: &Connection,
+    damage: &Damage,
+) -> Result<StandingDecisions, StoreError> {
     let mut statement = connection.prepare_cached("SELECT experiment, control FROM controls")?;
     let mut rows = statement.query([])?;
     let mut decisions = StandingDecisions::new();
@@ -20,7 +23,7 @@ pub fn read(connection: &Connection, damage: &Damage) -> Result<StandingDecision
     Ok(decisions)
 }
 
-pub fn decide(
+pub(super) fn decide(
     transaction: &Transaction<'_>,
     before_ms: u64,
     next: &StandingDecision,
@@ -40,7 +43,7 @@ pub fn decide(
     Ok(true)
 }
 
-pub fn definitions(
+pub(super) fn definitions(
     connection: &Connection,
     damage: &Damage,
 ) -> Result<StoredDefinitions, StoreError> {
@@ -55,7 +58,7 @@ pub fn definitions(
     Ok(definitions)
 }
 
-pub fn define(
+pub(super) fn define(
     transaction: &Transaction<'_>,
     changed: &StoredDefinitions,
 ) -> Result<(), StoreError> {
@@ -66,14 +69,14 @@ pub fn define(
     Ok(())
 }
 
-pub fn record_action(connection: &Connection, entry: &AuditEntry) -> Result<(), StoreError> {
+pub(super) fn record_action(connection: &Connection, entry: &AuditEntry) -> Result<(), StoreError> {
     connection.execute("INSERT INTO acts (act) VALUES (?)", [written(entry)?])?;
     let sql = "DELETE FROM acts WHERE number <= (SELECT max(number) FROM acts) - ?";
     connection.execute(sql, [AUDIT_LOG_MAX as i64])?;
     Ok(())
 }
 
-pub fn audit_log(
+pub(super) fn audit_log(
     connection: &Connection,
     max: usize,
     damage: &Damage,

@@ -6,7 +6,7 @@ use crate::store::{Delta, EventAt, StoreError};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 /// Reads the IDs of a user, as far as these events need them.
-pub fn known<'a>(
+pub(super) fn known<'a>(
     transaction: &Transaction<'_>,
     delta: &Delta,
     user: &[u8],
@@ -40,7 +40,7 @@ pub fn known<'a>(
 }
 
 /// Writes the new IDs of a user.
-pub fn keep(
+pub(super) fn keep(
     transaction: &Transaction<'_>,
     delta: &Delta,
     user: &[u8],
@@ -56,7 +56,7 @@ pub fn keep(
 }
 
 /// Moves the IDs of one user to another. Where both have the same ID, the other user's stays.
-pub fn absorb(
+pub(super) fn absorb(
     transaction: &Transaction<'_>,
     experiment: &str,
     first: &[u8],
@@ -70,7 +70,7 @@ pub fn absorb(
 }
 
 /// Forgets the IDs of a user.
-pub fn forget(
+pub(super) fn forget(
     transaction: &Transaction<'_>,
     experiment: &str,
     user: &[u8],
@@ -81,7 +81,7 @@ pub fn forget(
 }
 
 /// Forgets some old IDs; `added` is the number of new ones.
-pub fn forget_old(
+pub(super) fn forget_old(
     transaction: &Transaction<'_>,
     delta: &Delta,
     added: u64,
@@ -99,7 +99,7 @@ pub fn forget_old(
 }
 
 /// Adds to the numbers of events that do not count.
-pub fn count(
+pub(super) fn count(
     transaction: &Transaction<'_>,
     experiment: &str,
     more: EventCounts,
@@ -116,7 +116,7 @@ pub fn count(
 }
 
 /// Reads the numbers of events that do not count.
-pub fn counts(connection: &Connection, experiment: &str) -> Result<EventCounts, StoreError> {
+pub(super) fn counts(connection: &Connection, experiment: &str) -> Result<EventCounts, StoreError> {
     let sql = "SELECT name, count FROM event_counts WHERE experiment = ?";
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query([experiment])?;

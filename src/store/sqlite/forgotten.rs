@@ -7,7 +7,10 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 /// The entry that holds the version of an experiment, in place of a digest.
 const VERSION: &str = "";
 
-pub fn forgotten(connection: &Connection, experiment: &str) -> Result<ForgottenUsers, StoreError> {
+pub(super) fn forgotten(
+    connection: &Connection,
+    experiment: &str,
+) -> Result<ForgottenUsers, StoreError> {
     let sql = "SELECT user, until_ms FROM forgotten WHERE experiment = ? AND user <> ''";
     let mut statement = connection.prepare_cached(sql)?;
     let kept = statement.query_map([experiment], |row| {
@@ -17,7 +20,7 @@ pub fn forgotten(connection: &Connection, experiment: &str) -> Result<ForgottenU
     Ok(ForgottenUsers::new(version(connection, experiment)?, kept))
 }
 
-pub fn version(connection: &Connection, experiment: &str) -> Result<u64, StoreError> {
+pub(super) fn version(connection: &Connection, experiment: &str) -> Result<u64, StoreError> {
     let sql = "SELECT until_ms FROM forgotten WHERE experiment = ? AND user = ?";
     let version: Option<i64> = connection
         .prepare_cached(sql)?
@@ -27,7 +30,7 @@ pub fn version(connection: &Connection, experiment: &str) -> Result<u64, StoreEr
 }
 
 /// Adds forgotten users.
-pub fn keep(
+pub(super) fn keep(
     transaction: &Transaction<'_>,
     experiment: &str,
     users: &[Vec<u8>],

@@ -9,7 +9,7 @@ use crate::store::{Delta, StoreError};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 /// Adds the joins of a delta.
-pub fn join(
+pub(super) fn join(
     transaction: &Transaction<'_>,
     delta: &Delta,
     additions: &mut Additions,
@@ -83,7 +83,7 @@ fn absorb(
 }
 
 /// Returns the ID of an alias: one step, or several in data of version 0.1.0.
-pub fn resolve(
+pub(super) fn resolve(
     connection: &Connection,
     experiment: &str,
     user: &[u8],
@@ -134,7 +134,7 @@ fn set_role(
 }
 
 /// Forgets every alias of an ID. Returns the ID and its aliases, and whether there was any.
-pub fn forget(
+pub(super) fn forget(
     transaction: &Transaction<'_>,
     experiment: &str,
     user: &[u8],
@@ -173,7 +173,10 @@ pub fn forget(
 }
 
 /// Reads the outcomes of IDs that came together.
-pub fn counts(connection: &Connection, experiment: &str) -> Result<IdentityCounts, StoreError> {
+pub(super) fn counts(
+    connection: &Connection,
+    experiment: &str,
+) -> Result<IdentityCounts, StoreError> {
     let sql = "SELECT name, count FROM identity_counts WHERE experiment = ?";
     let mut statement = connection.prepare_cached(sql)?;
     let rows = statement.query_map([experiment], |row| {

@@ -7,7 +7,7 @@ use crate::store::json::{read_json, written};
 use crate::store::loaded_files::{LOADED_FILES_MAX, LoadedFile};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-pub fn read(
+pub(super) fn read(
     connection: &Connection,
     max: usize,
     damage: &Damage,
@@ -23,13 +23,13 @@ pub fn read(
     Ok(files)
 }
 
-pub fn content(connection: &Connection, number: u64) -> Result<Option<String>, StoreError> {
+pub(super) fn content(connection: &Connection, number: u64) -> Result<Option<String>, StoreError> {
     let sql = "SELECT content FROM loaded_files WHERE number = ?";
     let found = connection.query_row(sql, [number as i64], |row| row.get(0));
     Ok(found.optional()?)
 }
 
-pub fn record(
+pub(super) fn record(
     transaction: &Transaction<'_>,
     file: &LoadedFile,
     content: &str,

@@ -10,7 +10,7 @@ use crate::store::messages::{
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 /// See [`crate::store::Store::enqueue`].
-pub fn enqueue(
+pub(super) fn enqueue(
     transaction: &Transaction<'_>,
     event: EventMark<'_>,
     messages: &[PendingMessage],
@@ -41,7 +41,7 @@ pub fn enqueue(
 }
 
 /// See [`crate::store::Store::reported_ms`].
-pub fn reported_ms(connection: &Connection, event: &str) -> Result<Option<u64>, StoreError> {
+pub(super) fn reported_ms(connection: &Connection, event: &str) -> Result<Option<u64>, StoreError> {
     let sql = "SELECT at_ms FROM reported WHERE event = ?";
     let at_ms: Option<i64> = connection
         .query_row(sql, [event], |row| row.get(0))
@@ -50,7 +50,7 @@ pub fn reported_ms(connection: &Connection, event: &str) -> Result<Option<u64>, 
 }
 
 /// See [`crate::store::Store::take_messages`].
-pub fn take(
+pub(super) fn take(
     transaction: &Transaction<'_>,
     taker: Taker<'_>,
     damage: &Damage,
@@ -89,7 +89,7 @@ pub fn take(
 }
 
 /// See [`crate::store::Store::settle_message`].
-pub fn settle(
+pub(super) fn settle(
     connection: &Connection,
     message: &PendingMessage,
     due_ms: Option<u64>,

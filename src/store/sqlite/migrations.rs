@@ -1,10 +1,10 @@
 //! The versions of the file's tables.
 
 /// The `user_version` of this version.
-pub const VERSION: i64 = 15;
+pub(super) const VERSION: i64 = 15;
 
 /// The statements that migrate a file of each version to the next.
-pub const STEPS: [&str; VERSION as usize] = [
+pub(super) const STEPS: [&str; VERSION as usize] = [
     "
 CREATE TABLE users   (experiment TEXT NOT NULL, user BLOB NOT NULL, record TEXT NOT NULL,
                       PRIMARY KEY (experiment, user)) WITHOUT ROWID;

@@ -21,7 +21,7 @@ const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 /// A connection that is opened when it is needed, and opened again after an error of the file or when
 /// another file has replaced it. So a repaired file is used without a restart.
 #[derive(Debug)]
-pub struct LazyConnection {
+pub(super) struct LazyConnection {
     path: PathBuf,
     open: Mutex<Option<Opened>>,
 }
@@ -34,7 +34,7 @@ struct Opened {
 }
 
 impl LazyConnection {
-    pub fn new(path: &Path) -> LazyConnection {
+    pub(super) fn new(path: &Path) -> LazyConnection {
         LazyConnection {
             path: path.to_owned(),
             open: Mutex::new(None),
@@ -42,7 +42,7 @@ impl LazyConnection {
     }
 
     /// Runs blocking work on a thread for such work.
-    pub async fn with<T: Send + 'static>(
+    pub(super) async fn with<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&mut Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
@@ -54,7 +54,7 @@ impl LazyConnection {
     }
 
     /// Runs blocking work on this thread.
-    pub fn now<T>(
+    pub(super) fn now<T>(
         &self,
         work: impl FnOnce(&mut Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {

@@ -5,7 +5,7 @@ use crate::store::{EpochDefinition, StoreError, keys};
 use rusqlite::{Connection, Row};
 
 /// Reads all epochs of an experiment.
-pub fn definitions(
+pub(super) fn definitions(
     connection: &Connection,
     experiment: &str,
     damage: &Damage,
@@ -25,7 +25,7 @@ pub fn definitions(
 }
 
 /// Reads all fields of an experiment in one table.
-pub fn fields(
+pub(super) fn fields(
     connection: &Connection,
     table: &str,
     experiment: &str,
@@ -44,13 +44,13 @@ pub fn fields(
 }
 
 /// Decodes a text. A value of another type is damage, not an error of the file.
-pub fn text(row: &Row<'_>, column: usize) -> Result<String, StoreError> {
+pub(super) fn text(row: &Row<'_>, column: usize) -> Result<String, StoreError> {
     row.get(column)
         .map_err(|error| of_another_type(row, column, error))
 }
 
 /// Decodes a whole number.
-pub fn whole(row: &Row<'_>, column: usize) -> Result<i64, StoreError> {
+pub(super) fn whole(row: &Row<'_>, column: usize) -> Result<i64, StoreError> {
     row.get(column)
         .map_err(|error| of_another_type(row, column, error))
 }
@@ -69,7 +69,7 @@ fn of_another_type(row: &Row<'_>, column: usize, error: rusqlite::Error) -> Stor
 }
 
 /// Decodes a number that is kept as a text.
-pub fn number(place: &str, text: &str) -> Result<i128, StoreError> {
+pub(super) fn number(place: &str, text: &str) -> Result<i128, StoreError> {
     text.parse().map_err(|_| StoreError::Unreadable {
         place: place.to_owned(),
         found: text.to_owned(),

@@ -4,7 +4,7 @@ use crate::store::StoreError;
 use crate::store::running_minima::{RunningMinima, time_field, timed};
 use rusqlite::{Connection, Transaction, params};
 
-pub fn read(connection: &Connection, experiment: &str) -> Result<RunningMinima, StoreError> {
+pub(super) fn read(connection: &Connection, experiment: &str) -> Result<RunningMinima, StoreError> {
     let mut minima = RunningMinima::default();
     let sql = "SELECT field, value FROM lowest WHERE experiment = ?";
     let mut statement = connection.prepare_cached(sql)?;
@@ -28,7 +28,7 @@ pub fn read(connection: &Connection, experiment: &str) -> Result<RunningMinima, 
     Ok(minima)
 }
 
-pub fn merge(
+pub(super) fn merge(
     transaction: &Transaction<'_>,
     experiment: &str,
     more: &RunningMinima,

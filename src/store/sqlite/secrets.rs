@@ -4,7 +4,10 @@ use crate::store::{SECRETS_MAX, StoreError};
 use rusqlite::Transaction;
 
 /// See [`crate::store::Store::secrets`].
-pub fn exchange(transaction: &Transaction<'_>, ours: &[String]) -> Result<Vec<String>, StoreError> {
+pub(super) fn exchange(
+    transaction: &Transaction<'_>,
+    ours: &[String],
+) -> Result<Vec<String>, StoreError> {
     let mut statement = transaction.prepare_cached("SELECT secret FROM secrets ORDER BY number")?;
     let known = statement.query_map([], |row| row.get(0))?;
     let mut known = known.collect::<Result<Vec<String>, _>>()?;

@@ -5,7 +5,7 @@ use crate::store::{Delta, StoreError, UserRecord};
 use rusqlite::{OptionalExtension, Transaction, params};
 
 /// Notes what a delta changed of a user: a visitor who was seen once has an entry, a counted user has none.
-pub fn keep(
+pub(super) fn keep(
     transaction: &Transaction<'_>,
     delta: &Delta,
     user: &[u8],
@@ -35,7 +35,7 @@ pub fn keep(
 }
 
 /// Forgets visitors who were seen too long ago, and the oldest beyond the limit of bytes.
-pub fn forget_old(transaction: &Transaction<'_>, delta: &Delta) -> Result<(), StoreError> {
+pub(super) fn forget_old(transaction: &Transaction<'_>, delta: &Delta) -> Result<(), StoreError> {
     forget_oldest(transaction, delta, from_ms(delta), FORGOTTEN_AT_ONCE)?;
     while total_bytes(transaction, &delta.experiment)? > BYTES_MAX
         && forget_oldest(transaction, delta, i64::MAX as u64, 100)? > 0

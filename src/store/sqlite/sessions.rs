@@ -4,7 +4,7 @@ use crate::store::{ENDED_SESSIONS_MAX, StoreError};
 use rusqlite::{Transaction, params};
 
 /// See [`crate::store::Store::ended_sessions`].
-pub fn exchange(
+pub(super) fn exchange(
     transaction: &Transaction<'_>,
     ours: &[(u64, String)],
     now_s: u64,

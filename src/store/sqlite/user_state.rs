@@ -11,7 +11,7 @@ use crate::store::{Delta, StoreError, UserRecord, keys};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 /// Reads what is known of a user.
-pub fn known(
+pub(super) fn known(
     connection: &Connection,
     experiment: &str,
     user: &[u8],
@@ -26,7 +26,7 @@ pub fn known(
 }
 
 /// Writes what changed of a user. Most users return without a change.
-pub fn keep(
+pub(super) fn keep(
     transaction: &Transaction<'_>,
     delta: &Delta,
     user: &[u8],
@@ -61,7 +61,7 @@ pub fn keep(
 }
 
 /// Reads the record of a user.
-pub fn record(
+pub(super) fn record(
     connection: &Connection,
     experiment: &str,
     user: &[u8],

@@ -7,7 +7,7 @@ use crate::store::{Delta, EventAt, StoreError, keys};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 /// Reads the waiting events of a user.
-pub fn waiting(
+pub(super) fn waiting(
     connection: &Connection,
     experiment: &str,
     user: &[u8],
@@ -21,7 +21,7 @@ pub fn waiting(
 }
 
 /// Writes the waiting events of a user, who `is_exposed` or not.
-pub fn keep(
+pub(super) fn keep(
     transaction: &Transaction<'_>,
     delta: &Delta,
     user: &[u8],
@@ -50,7 +50,7 @@ pub fn keep(
 }
 
 /// Drops events that waited too long, and those beyond the limits. Returns the number of the latter.
-pub fn stop(transaction: &Transaction<'_>, delta: &Delta) -> Result<u64, StoreError> {
+pub(super) fn stop(transaction: &Transaction<'_>, delta: &Delta) -> Result<u64, StoreError> {
     let sql = "DELETE FROM waiting WHERE experiment = ?1
                AND (since_ms < ?2 OR since_ms >= ?3 AND since_ms < ?3 + ?2)";
     transaction.prepare_cached(sql)?.execute(params![

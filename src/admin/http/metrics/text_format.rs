@@ -1,16 +1,16 @@
 //! The Prometheus text format (0.0.4), for tools that do not read its successor OpenMetrics. PURE.
 
 /// The media type.
-pub const TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+pub(super) const TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Whether a client accepts this format and not OpenMetrics.
-pub fn is_wanted(accept: &str) -> bool {
+pub(super) fn is_wanted(accept: &str) -> bool {
     accept.contains("text/plain") && !accept.contains("application/openmetrics-text")
 }
 
 /// Converts OpenMetrics text. Families of counters get the suffix `_total`, and a family of unknown
 /// type becomes `untyped`.
-pub fn of_openmetrics(text: &str) -> String {
+pub(super) fn of_openmetrics(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut lines = text.lines().peekable();
     while let Some(line) = lines.next() {
