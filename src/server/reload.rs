@@ -367,6 +367,42 @@ fn keep_destinations(next: &mut Plan, old: &Plan) -> Option<&'static str> {
     has_changed.then_some("forward")
 }
 
+/// Keeps what a process has from its start on. Returns the keys that say something else now.
+fn keep(next: &mut Plan, old: &Plan) -> Vec<&'static str> {
+    let mut kept = Vec::new();
+    if next.listen != old.listen {
+        kept.push("listen");
+    }
+    let secure = |plan: &Plan| plan.tls.as_ref().map(|tls| tls.listen);
+    if secure(next) != secure(old) {
+        kept.push("tls.listen");
+    }
+    if next.admin.listen != old.admin.listen {
+        kept.push("admin.listen");
+    }
+    if next.admin.health != old.admin.health {
+        kept.push("admin.health");
+    }
+    if next.workers != old.workers {
+        kept.push("workers");
+    }
+    if next.journal.path != old.journal.path {
+        kept.push("journal.path");
+    }
+    kept.extend(keep_archive(next, old));
+    keep_obtained(next, old);
+    kept.extend(keep_destinations(next, old));
+    let to = |plan: &Plan| plan.access_log.as_ref().map(|log| log.to.clone());
+    if to(next) != to(old) {
+        kept.push("access_log");
+        next.access_log = old.access_log.clone();
+    }
+    (next.listen, next.workers) = (old.listen, old.workers);
+    (next.journal, next.store) = (old.journal.clone(), old.store.clone());
+    (next.admin.listen, next.admin.health) = (old.admin.listen, old.admin.health);
+    kept
+}
+
 fn reload_once(file: &Path, active: &ActivePlan) -> Result<String, Refused> {
     let old = active.plan();
     let next = config::load_again(file, &old.id_lists);
@@ -386,37 +422,7 @@ fn reload_once(file: &Path, active: &ActivePlan) -> Result<String, Refused> {
             files: Vec::new(),
         });
     }
-    let mut kept = Vec::new();
-    if next.listen != old.listen {
-        kept.push("listen");
-    }
-    let secure = |plan: &Plan| plan.tls.as_ref().map(|tls| tls.listen);
-    if secure(&next) != secure(&old) {
-        kept.push("tls.listen");
-    }
-    if next.admin.listen != old.admin.listen {
-        kept.push("admin.listen");
-    }
-    if next.admin.health != old.admin.health {
-        kept.push("admin.health");
-    }
-    if next.workers != old.workers {
-        kept.push("workers");
-    }
-    if next.journal.path != old.journal.path {
-        kept.push("journal.path");
-    }
-    kept.extend(keep_archive(&mut next, &old));
-    keep_obtained(&next, &old);
-    kept.extend(keep_destinations(&mut next, &old));
-    let to = |plan: &Plan| plan.access_log.as_ref().map(|log| log.to.clone());
-    if to(&next) != to(&old) {
-        kept.push("access_log");
-        next.access_log = old.access_log.clone();
-    }
-    (next.listen, next.workers) = (old.listen, old.workers);
-    (next.journal, next.store) = (old.journal.clone(), old.store.clone());
-    (next.admin.listen, next.admin.health) = (old.admin.listen, old.admin.health);
+    let kept = keep(&mut next, &old);
     let mut text = match &kept[..] {
         [] => format!("reloaded {}", file.display()),
         kept => format!(

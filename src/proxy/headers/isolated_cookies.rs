@@ -160,9 +160,14 @@ pub(crate) fn seen(
         }
         visible.push(cookie);
     });
-    if !has_marked {
-        return seen;
+    if has_marked {
+        seen.line = Some(line(&visible, bytes, !seen.plain.is_empty()));
     }
+    seen
+}
+
+/// The line of these cookies, of about so many bytes. `may_be_replaced` says whether some without a mark are isolated.
+fn line(visible: &[Visible<'_>], bytes: usize, may_be_replaced: bool) -> Vec<u8> {
     // One from before the version has set its own is not seen any more.
     let is_replaced = |cookie: &Visible<'_>| {
         let is_same = |own: &Visible<'_>| {
@@ -174,8 +179,8 @@ pub(crate) fn seen(
     let mut line = LINE.take();
     line.clear();
     line.reserve(bytes);
-    for cookie in &visible {
-        if !seen.plain.is_empty() && is_replaced(cookie) {
+    for cookie in visible {
+        if may_be_replaced && is_replaced(cookie) {
             continue;
         }
         if !line.is_empty() {
@@ -187,8 +192,7 @@ pub(crate) fn seen(
         }
         line.extend_from_slice(rest);
     }
-    seen.line = Some(line);
-    seen
+    line
 }
 
 /// Returns the values of `Set-Cookie` that a browser gets for one of the version with this mark, none for one that may not
