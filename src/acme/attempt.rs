@@ -60,6 +60,16 @@ pub(super) struct AcmeAttempt<'a> {
 impl AcmeAttempt<'_> {
     /// Does what is to be done.
     pub(super) async fn run(&self, step: Step) -> Result<(), AcmeError> {
+        match (step, self.run_once(step).await) {
+            (Step::AskRenewal, Err(error)) if error.is_of_authority() => {
+                tracing::debug!("the authority cannot be asked when to renew: {error}");
+                self.put_off_question().await
+            }
+            (_, done) => done,
+        }
+    }
+
+    async fn run_once(&self, step: Step) -> Result<(), AcmeError> {
         let account = match self.known_account().await {
             Some(Err(error)) if error.is_of_unknown_account() => self.new_account().await?,
             Some(account) => account?,
@@ -234,6 +244,22 @@ impl AcmeAttempt<'_> {
             self.settings.names.join(", ")
         );
         Ok(())
+    }
+
+    /// Asks later when the certificate is to be renewed: it is renewed in time without an answer.
+    async fn put_off_question(&self) -> Result<(), AcmeError> {
+        let present: Option<CertificateEntry> =
+            entries::read(self.entries, &self.names.certificate);
+        let Some(present) = present else {
+            return Ok(());
+        };
+        let renewal = Some(Renewal {
+            at_ms: present.renewal.and_then(|renewal| renewal.at_ms),
+            ask_ms: now_ms() + ASK_BOUNDS_MS.0,
+        });
+        let entry = CertificateEntry { renewal, ..present };
+        let change = entries::written(&self.names.certificate, &entry);
+        self.write(&[change]).await
     }
 
     /// Asks when the certificate is to be renewed. An authority that does not say is no error.

@@ -42,18 +42,30 @@ pub(super) enum AcmeError {
 impl AcmeError {
     /// Whether the authority has counted this attempt, so that another one must not follow soon.
     pub(super) fn is_counted(&self) -> bool {
-        matches!(
+        let is_refused = matches!(
             self,
             AcmeError::Authority(ClientError::Api(_)) | AcmeError::Challenge { .. }
-        )
+        );
+        // Those are mishaps of a moment.
+        is_refused && !self.has_kind("badNonce") && !self.has_kind("serverInternal")
+    }
+
+    /// Whether it comes from the authority, or from the way there.
+    pub(super) fn is_of_authority(&self) -> bool {
+        matches!(self, AcmeError::Authority(_))
     }
 
     /// Whether the authority does not know the account, as after it has lost its data.
     pub(super) fn is_of_unknown_account(&self) -> bool {
+        self.has_kind("accountDoesNotExist")
+    }
+
+    fn has_kind(&self, kind: &str) -> bool {
         let AcmeError::Authority(ClientError::Api(problem)) = self else {
             return false;
         };
-        problem.r#type.as_deref() == Some("urn:ietf:params:acme:error:accountDoesNotExist")
+        let found = problem.r#type.as_deref().unwrap_or_default();
+        found.strip_prefix("urn:ietf:params:acme:error:") == Some(kind)
     }
 }
 

@@ -113,7 +113,8 @@ impl Pebble {
             .env("PEBBLE_VA_NOSLEEP", "1")
             // Each order has its names checked.
             .env("PEBBLE_AUTHZREUSE", "0")
-            .env("PEBBLE_WFE_NONCEREJECT", "10")
+            // One rejection after the other fails an attempt now and then.
+            .env("PEBBLE_WFE_NONCEREJECT", "0")
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()

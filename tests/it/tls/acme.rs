@@ -297,8 +297,9 @@ fn wrong_configuration_is_told_and_not_repeated_at_once() {
 }
 
 /// A directory of Pebble's that also says when certificates are to be renewed (RFC 9773), which this version of
-/// Pebble does not. Returns its URL, and the paths that it is asked for.
-fn directory_with_renewals(pebble: &Pebble) -> (String, Arc<Mutex<Vec<String>>>) {
+/// Pebble does not. It answers so many questions for the directory, and then none. Returns its URL, and the paths
+/// that it is asked for.
+fn directory_with_renewals(pebble: &Pebble, answers: usize) -> (String, Arc<Mutex<Vec<String>>>) {
     let ca = pebble.authority().file("ca.pem");
     let directory = curl(&["--cacert", &ca, &pebble.directory()]).body;
     let directory: serde_json::Value = serde_json::from_str(&directory).unwrap();
@@ -324,7 +325,14 @@ fn directory_with_renewals(pebble: &Pebble) -> (String, Arc<Mutex<Vec<String>>>)
                 }
                 _ => r#"{"suggestedWindow":{"start":"2030-01-01T00:00:00Z","end":"2030-01-02T00:00:00Z"}}"#.to_owned(),
             };
-            seen.lock().unwrap().push(path);
+            let count = {
+                let mut seen = seen.lock().unwrap();
+                seen.push(path);
+                seen.iter().filter(|path| *path == "/dir").count()
+            };
+            if count > answers {
+                return;
+            }
             let answer = format!(
                 "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nRetry-After: 21600\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
                 body.len()
@@ -339,7 +347,7 @@ fn directory_with_renewals(pebble: &Pebble) -> (String, Arc<Mutex<Vec<String>>>)
 #[test]
 fn authority_is_asked_when_to_renew() {
     let pebble = Pebble::start(Rules::default());
-    let (directory, asked) = directory_with_renewals(&pebble);
+    let (directory, asked) = directory_with_renewals(&pebble, usize::MAX);
     let keys = format!("acme: {{ {} }}", pebble.keys_of(&directory, "a.test"));
     let (_origin, proxy) = start(&pebble, HOME, &keys, "");
     until_served(&pebble, &proxy, "a.test", HOME);
@@ -393,8 +401,17 @@ fn authority_is_asked_when_to_renew() {
             hex(serial)
         )
     );
+    let renewal = renewal(&proxy);
+    let at_ms = renewal["at_ms"].as_u64().unwrap();
+    let (from_ms, to_ms) = (1_893_456_000_000, 1_893_542_400_000);
+    assert!((from_ms..=to_ms).contains(&at_ms), "{renewal}");
+    assert_eq!(pebble.issued(), 1);
+}
+
+/// What the store knows of the renewal, once it does.
+fn renewal(proxy: &Proxy) -> serde_json::Value {
     let store = rusqlite::Connection::open(proxy.folder.path().join("watershed.db")).unwrap();
-    let renewal = until("the answer in the store", || {
+    until("the answer in the store", || {
         let sql = "SELECT text FROM acme WHERE name LIKE 'certificate:%'";
         let text: String = store.query_row(sql, [], |row| row.get(0)).unwrap();
         let entry: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -402,9 +419,24 @@ fn authority_is_asked_when_to_renew() {
         (!renewal.is_null())
             .then_some(renewal)
             .ok_or(entry["obtained_ms"].clone())
-    });
-    let at_ms = renewal["at_ms"].as_u64().unwrap();
-    let (from_ms, to_ms) = (1_893_456_000_000, 1_893_542_400_000);
-    assert!((from_ms..=to_ms).contains(&at_ms), "{renewal}");
-    assert_eq!(pebble.issued(), 1);
+    })
+}
+
+#[test]
+fn authority_that_cannot_be_asked_when_to_renew_is_no_failure() {
+    let pebble = Pebble::start(Rules::default());
+    // The account is made with the first answer.
+    let (directory, asked) = directory_with_renewals(&pebble, 1);
+    let keys = format!("acme: {{ {} }}", pebble.keys_of(&directory, "a.test"));
+    let (_origin, proxy) = start(&pebble, HOME, &keys, "");
+    until_served(&pebble, &proxy, "a.test", HOME);
+    let renewal = renewal(&proxy);
+    assert!(renewal["at_ms"].is_null(), "{renewal}");
+    let asked = asked.lock().unwrap().clone();
+    assert_eq!(asked, ["/dir", "/dir"], "it is asked again an hour later");
+    let metrics = proxy.ask("/admin/metrics").text();
+    let failures = "watershed_acme_failures_total{} 0";
+    assert!(metrics.contains(failures), "{metrics}");
+    let log = proxy.log.lock().unwrap().clone();
+    assert!(!log.contains("no certificate by tls.acme"), "{log}");
 }
