@@ -20,7 +20,7 @@ use crate::store::{
     ALIVE_MS, Applied, Delta, ExperimentTotals, HourTotals, JournalId, Replica, Store, StoreError,
     UserCursor, UserPage, UserRecord,
 };
-use rusqlite::{Connection, TransactionBehavior, params};
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -57,6 +57,22 @@ impl SqliteStore {
     ) -> Result<T, StoreError> {
         self.reader.with(move |connection| work(connection)).await
     }
+
+    /// Does what belongs together in one transaction, which reads and writes.
+    async fn change<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.writer
+            .with(move |connection| {
+                let transaction =
+                    connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+                let done = work(&transaction)?;
+                transaction.commit()?;
+                Ok(done)
+            })
+            .await
+    }
 }
 
 #[async_trait::async_trait]
@@ -87,14 +103,7 @@ impl Store for SqliteStore {
 
     async fn apply(&self, delta: &Delta) -> Result<Applied, StoreError> {
         let (delta, damage) = (delta.clone(), Arc::clone(&self.damage));
-        self.writer
-            .with(move |connection| {
-                let transaction =
-                    connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-                let applied = apply::apply(&transaction, &delta, &damage)?;
-                transaction.commit()?;
-                Ok(applied)
-            })
+        self.change(move |transaction| apply::apply(transaction, &delta, &damage))
             .await
     }
 
@@ -169,16 +178,10 @@ impl Store for SqliteStore {
     ) -> Result<bool, StoreError> {
         let (experiment, user) = (experiment.to_owned(), user.to_vec());
         let damage = Arc::clone(&self.damage);
-        self.writer
-            .with(move |connection| {
-                let transaction =
-                    connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-                let was_there =
-                    apply::forget(&transaction, &experiment, (&user, until_ms), &damage)?;
-                transaction.commit()?;
-                Ok(was_there)
-            })
-            .await
+        self.change(move |transaction| {
+            apply::forget(transaction, &experiment, (&user, until_ms), &damage)
+        })
+        .await
     }
 
     async fn forget_users(&self, experiment: &str) -> Result<(), StoreError> {
@@ -311,13 +314,7 @@ impl Store for SqliteStore {
 
     async fn merge_minima(&self, experiment: &str, more: &RunningMinima) -> Result<(), StoreError> {
         let (experiment, more) = (experiment.to_owned(), more.clone());
-        self.writer
-            .with(move |connection| {
-                let transaction =
-                    connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-                running_minima::merge(&transaction, &experiment, &more)?;
-                Ok(transaction.commit()?)
-            })
+        self.change(move |transaction| running_minima::merge(transaction, &experiment, &more))
             .await
     }
 
@@ -334,14 +331,7 @@ impl Store for SqliteStore {
         entry: &AuditEntry,
     ) -> Result<bool, StoreError> {
         let (next, entry) = (next.clone(), entry.clone());
-        self.writer
-            .with(move |connection| {
-                let transaction =
-                    connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-                let done = decisions::decide(&transaction, before_ms, &next, &entry)?;
-                transaction.commit()?;
-                Ok(done)
-            })
+        self.change(move |transaction| decisions::decide(transaction, before_ms, &next, &entry))
             .await
     }
 
@@ -353,13 +343,7 @@ impl Store for SqliteStore {
 
     async fn define(&self, changed: &StoredDefinitions) -> Result<(), StoreError> {
         let changed = changed.clone();
-        self.writer
-            .with(move |connection| {
-                let transaction =
-                    connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-                decisions::define(&transaction, &changed)?;
-                Ok(transaction.commit()?)
-            })
+        self.change(move |transaction| decisions::define(transaction, &changed))
             .await
     }
 
@@ -389,27 +373,13 @@ impl Store for SqliteStore {
 
     async fn record_file(&self, file: &LoadedFile, content: &str) -> Result<bool, StoreError> {
         let (file, content) = (file.clone(), content.to_owned());
-        self.writer
-            .with(move |connection| {
-                let transaction =
-                    connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-                let done = loaded_files::record(&transaction, &file, &content)?;
-                transaction.commit()?;
-                Ok(done)
-            })
+        self.change(move |transaction| loaded_files::record(transaction, &file, &content))
             .await
     }
 
     async fn secrets(&self, ours: &[String]) -> Result<Vec<String>, StoreError> {
         let ours = ours.to_vec();
-        self.writer
-            .with(move |connection| {
-                let transaction =
-                    connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-                let secrets = secrets::exchange(&transaction, &ours)?;
-                transaction.commit()?;
-                Ok(secrets)
-            })
+        self.change(move |transaction| secrets::exchange(transaction, &ours))
             .await
     }
 
@@ -420,23 +390,18 @@ impl Store for SqliteStore {
     async fn lease_acme(&self, lease: AcmeLease<'_>) -> Result<bool, StoreError> {
         let owner = lease.owner.to_owned();
         let AcmeLease { now_ms, for_ms, .. } = lease;
-        self.writer
-            .with(move |connection| {
-                let transaction =
-                    connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-                let owner = &owner;
-                let has = acme::lease(
-                    &transaction,
-                    AcmeLease {
-                        owner,
-                        now_ms,
-                        for_ms,
-                    },
-                )?;
-                transaction.commit()?;
-                Ok(has)
-            })
-            .await
+        self.change(move |transaction| {
+            let owner = &owner;
+            acme::lease(
+                transaction,
+                AcmeLease {
+                    owner,
+                    now_ms,
+                    for_ms,
+                },
+            )
+        })
+        .await
     }
 
     async fn write_acme(
@@ -446,21 +411,16 @@ impl Store for SqliteStore {
     ) -> Result<bool, StoreError> {
         let (owner, changes) = (lease.owner.to_owned(), changes.to_vec());
         let AcmeLease { now_ms, for_ms, .. } = lease;
-        self.writer
-            .with(move |connection| {
-                let transaction =
-                    connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-                let owner = &owner;
-                let lease = AcmeLease {
-                    owner,
-                    now_ms,
-                    for_ms,
-                };
-                let has = acme::write(&transaction, lease, &changes)?;
-                transaction.commit()?;
-                Ok(has)
-            })
-            .await
+        self.change(move |transaction| {
+            let owner = &owner;
+            let lease = AcmeLease {
+                owner,
+                now_ms,
+                for_ms,
+            };
+            acme::write(transaction, lease, &changes)
+        })
+        .await
     }
 
     async fn enqueue(
@@ -472,21 +432,16 @@ impl Store for SqliteStore {
         let EventMark {
             at_ms, quiet_ms, ..
         } = event;
-        self.writer
-            .with(move |connection| {
-                let transaction =
-                    connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-                let key = &key;
-                let event = EventMark {
-                    key,
-                    at_ms,
-                    quiet_ms,
-                };
-                let became = messages::enqueue(&transaction, event, &messages)?;
-                transaction.commit()?;
-                Ok(became)
-            })
-            .await
+        self.change(move |transaction| {
+            let key = &key;
+            let event = EventMark {
+                key,
+                at_ms,
+                quiet_ms,
+            };
+            messages::enqueue(transaction, event, &messages)
+        })
+        .await
     }
 
     async fn reported_ms(&self, event: &str) -> Result<Option<u64>, StoreError> {
@@ -504,23 +459,18 @@ impl Store for SqliteStore {
             has_restarted,
             ..
         } = taker;
-        self.writer
-            .with(move |connection| {
-                let transaction =
-                    connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-                let name = &name;
-                let taker = Taker {
-                    name,
-                    now_ms,
-                    until_ms,
-                    max,
-                    has_restarted,
-                };
-                let taken = messages::take(&transaction, taker, &damage)?;
-                transaction.commit()?;
-                Ok(taken)
-            })
-            .await
+        self.change(move |transaction| {
+            let name = &name;
+            let taker = Taker {
+                name,
+                now_ms,
+                until_ms,
+                max,
+                has_restarted,
+            };
+            messages::take(transaction, taker, &damage)
+        })
+        .await
     }
 
     async fn settle_message(
@@ -544,14 +494,7 @@ impl Store for SqliteStore {
         now_s: u64,
     ) -> Result<Vec<(u64, String)>, StoreError> {
         let ours = ours.to_vec();
-        self.writer
-            .with(move |connection| {
-                let transaction =
-                    connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-                let ended = sessions::exchange(&transaction, &ours, now_s)?;
-                transaction.commit()?;
-                Ok(ended)
-            })
+        self.change(move |transaction| sessions::exchange(transaction, &ours, now_s))
             .await
     }
 
