@@ -39,7 +39,7 @@ impl ArchivedJournal {
 
     /// Returns the number of records that are written and not archived.
     pub(super) fn waiting(&self) -> u64 {
-        (self.follower.written()).saturating_sub(self.done.max(self.follower.released()))
+        self.follower.waiting_after(self.done)
     }
 
     /// Returns the number of records that were deleted before they were archived.

@@ -9,7 +9,7 @@ use std::time::Duration;
 const TO: &str = "s3://bucket/prefix, gs://bucket/prefix, az://container/prefix, or the path of a directory, relative to this file";
 const EVERY: &str = "how often files are written, from 1s to 1d; 5m unless given";
 const EVERY_DEFAULT: Duration = Duration::from_secs(300);
-const EVERY_BOUNDS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(86_400)];
+const DAY: (Duration, &str) = (Duration::from_secs(86_400), "day");
 /// The least backlog: the size of the smallest segment.
 const BACKLOG_MIN: u64 = 1 << 20;
 
@@ -29,7 +29,7 @@ pub(super) fn read(root: &Node<'_>, quota_bytes: u64) -> Option<Archive> {
         return None;
     }
     node.needs(Feature::Archive, "leave `archive` out");
-    let every = every(&node);
+    let every = every(&node, EVERY_DEFAULT, DAY, EVERY);
     let backlog_bytes = backlog(&node, quota_bytes);
     let Some(to) = node.get("to") else {
         node.missing("to", TO);
@@ -42,16 +42,21 @@ pub(super) fn read(root: &Node<'_>, quota_bytes: u64) -> Option<Archive> {
     })
 }
 
-fn every(node: &Node<'_>) -> Duration {
+/// Reads how long records gather: from a second to `most`, which has a name.
+pub(super) fn every(
+    node: &Node<'_>,
+    default: Duration,
+    (most, name): (Duration, &str),
+    allowed: &str,
+) -> Duration {
     let Some(node) = node.get("every") else {
-        return EVERY_DEFAULT;
+        return default;
     };
-    let every = node.duration().unwrap_or(EVERY_DEFAULT);
-    let [least, most] = EVERY_BOUNDS;
-    if every < least {
-        node.problem("more often than every second", EVERY);
+    let every = node.duration().unwrap_or(default);
+    if every < Duration::from_secs(1) {
+        node.problem("more often than every second", allowed);
     } else if every > most {
-        node.problem("less often than every day", EVERY);
+        node.problem(format!("less often than every {name}"), allowed);
     }
     every
 }

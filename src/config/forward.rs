@@ -1,6 +1,6 @@
 //! `forward:`: where exposures and events are sent.
 
-use super::archive::backlog;
+use super::archive::{backlog, every};
 use super::http_target::{self, TargetKey, basic};
 use super::name::check_name;
 use super::plan::{Destination, DestinationFormat, ForwardedEvents, Journal, Secret};
@@ -24,7 +24,7 @@ const MEASUREMENT_ID: &str = "the ID of the data stream, such as G-AB12CD34EF";
 const EVENTS: &str = "true, false, or a list of metrics whose events are sent; true unless given";
 const EVERY: &str = "how long records gather, from 1s to 1h; 5s unless given";
 const EVERY_DEFAULT: Duration = Duration::from_secs(5);
-const EVERY_BOUNDS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(3600)];
+const HOUR: (Duration, &str) = (Duration::from_secs(3600), "hour");
 const DAY: Duration = Duration::from_secs(86_400);
 const MAX_AGE_DEFAULT: Duration = DAY;
 
@@ -215,7 +215,7 @@ fn destination(
             "`exposures: true`, or metrics at `events`; or leave the destination out",
         );
     }
-    let every = every(node);
+    let every = every(node, EVERY_DEFAULT, HOUR, EVERY);
     let max_age = max_age(node, vendor);
     let backlog_bytes = backlog(node, quota_bytes);
     let new_ids = truth(node, "new_ids");
@@ -398,20 +398,6 @@ fn events(node: &Node<'_>, metrics: &[Metric]) -> ForwardedEvents {
         }
     }
     ForwardedEvents::Of(names.into())
-}
-
-fn every(node: &Node<'_>) -> Duration {
-    let Some(node) = node.get("every") else {
-        return EVERY_DEFAULT;
-    };
-    let every = node.duration().unwrap_or(EVERY_DEFAULT);
-    let [least, most] = EVERY_BOUNDS;
-    if every < least {
-        node.problem("more often than every second", EVERY);
-    } else if every > most {
-        node.problem("less often than every hour", EVERY);
-    }
-    every
 }
 
 fn max_age(node: &Node<'_>, vendor: Vendor) -> Duration {

@@ -35,7 +35,7 @@ impl ForwardedJournal {
 
     /// Returns the number of records that are written and not settled.
     pub(super) fn waiting(&self) -> u64 {
-        (self.follower.written()).saturating_sub(self.done.max(self.follower.released()))
+        self.follower.waiting_after(self.done)
     }
 
     /// Returns the number of records that were deleted before they were read.

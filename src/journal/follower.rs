@@ -62,6 +62,11 @@ impl Follower {
         self.hold.released()
     }
 
+    /// Returns the number of records behind `done` that are written and were not deleted.
+    pub fn waiting_after(&self, done: u64) -> u64 {
+        self.written().saturating_sub(done.max(self.released()))
+    }
+
     /// Returns how many records were deleted before they were read, because more bytes waited than are kept.
     pub fn dropped(&self) -> u64 {
         self.dropped
