@@ -201,7 +201,7 @@ pub(super) fn with_page(
     page: Option<&FixedResponse>,
 ) -> Vec<u8> {
     let (status, token, blame) = code.terms();
-    let text = text(status, token);
+    let text = text(code);
     let body = page.map_or(text.as_bytes(), |page| &page.body);
     let fields = page.map_or(&[][..], |page| &page.fields);
     let phrase = status.canonical_reason().unwrap_or_default();
@@ -234,11 +234,14 @@ pub(super) fn with_page(
 }
 
 /// The body of an error response.
-pub(super) fn text(status: StatusCode, token: &str) -> String {
+pub(super) fn text(code: ErrorCode) -> String {
+    let (status, token) = (code.status(), code.token());
     let phrase = status.canonical_reason().unwrap_or_default();
-    let advice = match token {
+    let advice = match code {
         // People read it in a browser.
-        "plain_http" => "This port speaks TLS only: use an address that begins with https://\n",
+        ErrorCode::PlainHttp => {
+            "This port speaks TLS only: use an address that begins with https://\n"
+        }
         _ => "",
     };
     format!("{} {phrase}: {token}\n{advice}", status.as_u16())

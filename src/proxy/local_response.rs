@@ -86,7 +86,7 @@ fn to_https(exchange: &Exchange<'_>, request: &Request<'_>) -> Option<Response<V
 }
 
 fn refused(code: ErrorCode) -> Response<Vec<u8>> {
-    let text = error_response::text(code.status(), code.token());
+    let text = error_response::text(code);
     let mut response = Response::new(text.into_bytes());
     *response.status_mut() = code.status();
     let token = HeaderValue::from_static(code.token());

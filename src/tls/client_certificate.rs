@@ -1,4 +1,4 @@
-//! What upstreams are told of a client's certificate that was verified. PURE.
+//! The headers that describe a client's verified certificate to upstreams. PURE.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;

@@ -210,7 +210,7 @@ fn assistant_decides_only_where_role_and_command_line_allow_it() {
         "{act:#}"
     );
     assert_eq!(act["reason"], "it is slow");
-    // What the API refuses is told with its reason.
+    // A refusal of the API comes with its reason.
     let calls = [
         (
             "decide",

@@ -132,7 +132,7 @@ impl BoundedConnections {
         }
     }
 
-    /// Speaks TLS if the plan of a new connection says so.
+    /// Speaks TLS on new connections while the plan has `admin.tls`.
     pub(crate) fn with_tls(self, plans: &watch::Receiver<Arc<Plan>>) -> BoundedConnections {
         let plans = Some(plans.clone());
         BoundedConnections { plans, ..self }
@@ -229,7 +229,7 @@ async fn serve_over_tls(
     }
 }
 
-/// Accepts TLS. `None` where the client spoke HTTP without it, and was told so.
+/// Accepts TLS. `None` if the client spoke HTTP without it and got an error.
 async fn handshake(
     mut stream: TcpStream,
     tls: Arc<rustls::ServerConfig>,

@@ -75,12 +75,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1Connection<'_, S> {
             }
         };
         let through = body.is_none_or(|body| body.is_through());
-        if whole
-            && response.keeps
-            && received.is_empty()
-            && through
-            && let Some(connection) = upstream.take()
-        {
+        let is_reusable = whole && response.keeps && received.is_empty() && through;
+        if is_reusable && let Some(connection) = upstream.take() {
             connection.release(now.unwrap_or_else(Instant::now));
         }
         self.answered = now;

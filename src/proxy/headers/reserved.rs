@@ -80,8 +80,7 @@ pub struct ReservedNames {
     /// Whether the file names a header that has a character other than letters, digits and
     /// dashes: then the spelling with a dash is the disguised one.
     odd: bool,
-    /// Whether clients are asked for certificates, so that upstreams rely on what they are told of
-    /// them.
+    /// Whether clients are asked for certificates. Upstreams then rely on the headers that describe them.
     tells_certificates: bool,
 }
 

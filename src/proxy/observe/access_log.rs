@@ -115,7 +115,7 @@ pub(crate) fn refused(worker: &Worker, client: IpAddr, code: ErrorCode) -> Vec<u
                 head_us: None,
                 took: Duration::ZERO,
                 bytes_in: 0,
-                bytes_out: error_response::text(status, token).len() as u64,
+                bytes_out: error_response::text(code).len() as u64,
                 end: ResponseEnd::Complete,
             };
             end(line, &snapshot, &summary);

@@ -52,7 +52,7 @@ pub(super) fn write(
     Ok(true)
 }
 
-/// Returns who has the lease now.
+/// Returns the owner of the lease.
 fn holder(transaction: &Transaction<'_>, now_ms: u64) -> Result<Option<String>, StoreError> {
     let sql = "SELECT owner FROM acme_lease WHERE until_ms > ?";
     let mut statement = transaction.prepare_cached(sql)?;

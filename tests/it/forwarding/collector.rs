@@ -1,4 +1,4 @@
-//! A destination on a real socket: it keeps connections, and fails as it is told.
+//! A destination on a real socket. It keeps connections, and fails when a test asks for it.
 
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};

@@ -83,7 +83,7 @@ fn nobody_without_consent_no_robot_and_no_test_is_sent() {
     assert_eq!(accepted.len(), 3, "{accepted:#?}");
 }
 
-/// Who is forgotten before the turn of a record is not sent any more, and who comes back is.
+/// Records of a user who is forgotten before they are sent are left out. Later ones of the same user are sent.
 #[test]
 fn forgotten_users_are_not_sent() {
     let collector = Collector::start(Mode::Refuse(503, ""));
@@ -100,7 +100,7 @@ fn forgotten_users_are_not_sent() {
         .unwrap();
     let answer = client.answer(true).unwrap();
     assert_eq!(answer.status, 200, "{}", answer.text());
-    // Whoever forgets is told who may have the user.
+    // The answer of `forget` names the destinations that may have the user.
     assert_eq!(
         answer.json()["forwarded_to"],
         serde_json::json!(["webhook"])

@@ -224,7 +224,7 @@ fn certificate_is_renewed_and_kept_while_the_authority_is_away() {
     let first = certificate(&pebble, "a.test", HOME, &[]);
     let roots = std::fs::read(pebble.roots()).unwrap();
     pebble.kill();
-    // The renewal fails, and says so.
+    // The renewal fails, and a problem is reported.
     until("a failure", || {
         let results = proxy.ask("/admin/metrics").text();
         let log = proxy.log.lock().unwrap().clone();

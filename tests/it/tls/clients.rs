@@ -226,7 +226,7 @@ fn plain_http_on_the_tls_port_is_told_of_https() {
             "{told:?}"
         );
     }
-    // A request with a body is told, too, and the connection is closed.
+    // A request with a body gets the error, too, and the connection is closed.
     let told = curl(&["-d", &"x".repeat(100_000), "-w", "%{http_code}", &url]);
     assert!(told.body.ends_with("https://\n400"), "{told:?}");
     // One letter decides: all methods have capital letters, and no handshake begins with one.
