@@ -357,8 +357,8 @@ struct DeltaBuilder {
     delta: Delta,
     // Hashed for every record: the standard hasher would take a quarter of the time of aggregation.
     places: HashMap<Vec<u8>, usize, RandomState>,
-    /// When the two IDs first came together.
-    joins: HashMap<Join, u64, RandomState>,
+    /// By the two IDs.
+    joins: HashMap<(Vec<u8>, Vec<u8>), Join, RandomState>,
     tallies: HashMap<(EpochDigest, GroupIndex, u64), Tally, RandomState>,
 }
 
@@ -394,13 +394,14 @@ impl DeltaBuilder {
     }
 
     fn join(&mut self, minted: &[u8], record: &OwnedRecord, apart: bool) {
-        let join = Join {
-            minted: minted.to_vec(),
-            known: record.user.to_vec(),
+        let (ids, at_ms) = ((minted.to_vec(), record.user.to_vec()), record.at_ms);
+        let join = self.joins.entry(ids).or_insert_with_key(|ids| Join {
+            at_ms,
+            minted: ids.0.clone(),
+            known: ids.1.clone(),
             apart,
-        };
-        let at_ms = self.joins.entry(join).or_insert(record.at_ms);
-        *at_ms = record.at_ms.min(*at_ms);
+        });
+        join.at_ms = join.at_ms.min(at_ms);
     }
 
     fn user(&mut self, record: &OwnedRecord) -> &mut UserDelta {
@@ -570,11 +571,8 @@ impl DeltaBuilder {
     fn finish(self) -> Delta {
         let mut delta = self.delta;
         // The first known ID by the clock absorbs the minted one; the IDs break a tie.
-        let mut joins: Vec<_> = self.joins.into_iter().collect();
-        joins.sort_unstable_by(|(join, at_ms), (other, other_ms)| {
-            (at_ms, join).cmp(&(other_ms, other))
-        });
-        delta.joins = joins.into_iter().map(|(join, _)| join).collect();
+        delta.joins = self.joins.into_values().collect();
+        delta.joins.sort_unstable();
         // Of events with the same ID, the first by the clock counts, in whichever journal it is.
         for user in &mut delta.users {
             user.events.sort_by_key(|event| event.at_ms);

@@ -9,7 +9,7 @@
 --   epochs:  digest, first_ms, definition
 --   totals:  field, addition                    (what the answers add, whoever the users are)
 --   hours:   field, addition
---   joins:   minted id, known id, 1 if they lie in different shards or 0
+--   joins:   minted id, known id, 1 if they lie in different shards or 0, when they came together
 --   users:   id, when it last came back or 0, then exposures: at_ms, epoch, group, latency, segments
 --                then events:    at_ms, reported_ms, metric, within_ms or '', count, sum, base, id or '', cap or '', covariate_ms or ''
 --   then:    wait_from_ms, the most users that wait, the most bytes of that, remember_from_ms, the most IDs of a user,
@@ -27,7 +27,8 @@ local forgotten_at_once, of_user_max = tonumber(ARGV[#ARGV - 6]), tonumber(ARGV[
 -- The clock of one process that is wrong does not end what others remember or wait for.
 local remember_from_ms = math.min(tonumber(ARGV[#ARGV - 8]), now_ms() - tonumber(ARGV[#ARGV]))
 local wait_bound_ms = now_ms() - tonumber(ARGV[#ARGV - 1])
-local once_from_ms = math.min(tonumber(ARGV[#ARGV - 5]), now_ms() - tonumber(ARGV[#ARGV - 2]))
+local once_kept_ms = tonumber(ARGV[#ARGV - 2])
+local once_from_ms = math.min(tonumber(ARGV[#ARGV - 5]), now_ms() - once_kept_ms)
 local once_bytes_max, once_at_once = tonumber(ARGV[#ARGV - 4]), tonumber(ARGV[#ARGV - 3])
 
 local wrong = wrong_type({'hash', 'hash', 'hash', 'hash', 'hash', 'hash', 'zset', 'hash', 'hash', 'hash', 'zset', 'zset', 'hash', 'zset', 'zset'})
@@ -186,10 +187,17 @@ local function settle(who)
   if who.user then covariates(who.user, left) end
 end
 
+-- A visitor who was seen once and returns too late begins anew, whether or not the clean-up came first.
+local function forget_stale(who, back_ms)
+  if who.user and who.user.seen_once and back_ms > who.user.first_ms + once_kept_ms then who.user = nil end
+end
+
 -- Moves all that the second has brought to the first.
-local function absorb(first, second)
+local function absorb(first, second, at_ms)
   if first == second then return end
   local a, b = person(first), person(second)
+  forget_stale(a, at_ms)
+  forget_stale(b, at_ms)
   if a.user then add_whole(a.user, -1) end
   if b.user then add_whole(b.user, -1) end
   a.user = a.user and b.user and joined(a.user, b.user) or a.user or b.user
@@ -203,7 +211,7 @@ local function absorb(first, second)
 end
 
 local came_about = {joined = 0, shared_devices = 0, apart = 0}
-local function join(minted, known, is_apart)
+local function join(minted, known, is_apart, at_ms)
   local role, known_role = role_of(minted), role_of(known)
   local counts_for_another = known_role and known_role:find('^[=~]')
   if minted == known or counts_for_another then return end
@@ -211,7 +219,7 @@ local function join(minted, known, is_apart)
     set_role(minted, '~' .. known)
     came_about.apart = came_about.apart + 1
   elseif not role then
-    absorb(root_of(known), root_of(minted))
+    absorb(root_of(known), root_of(minted), at_ms)
     set_role(minted, '=' .. known)
     if not known_role then set_role(known, '+') end
     came_about.joined = came_about.joined + 1
@@ -222,13 +230,14 @@ local function join(minted, known, is_apart)
 end
 
 for _ = 1, number() do
-  local minted, known, is_apart = text(), text(), text()
-  join(minted, known, is_apart == '1')
+  local minted, known, is_apart, at_ms = text(), text(), text(), number()
+  join(minted, known, is_apart == '1', at_ms)
 end
 
 for _ = 1, number() do
   local who = person(root_of(text()))
   local back_ms = number()
+  forget_stale(who, back_ms)
   local exposures, exposed_at = {}, {}
   for n = 1, number() do
     local of = {at_ms = number(), epoch = text(), group = text(), latency = number(), segments = text()}

@@ -5,8 +5,10 @@ use super::event_ids::{EventCounts, EventIdOutcome, EventIds};
 use super::keys::{self, CLASSES};
 use super::waiting::{self, Waiting};
 use super::{Delta, EventAt, ExposureAt, UserDelta, UserMetric, UserRecord};
+use crate::experiment::identity::SEEN_ONCE_MS;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 
 /// An event up to this long before its user's first exposure counts, because clocks of replicas differ.
 pub const TOLERANCE_MS: u64 = 2_000;
@@ -68,11 +70,12 @@ impl Additions {
     /// matter: the earliest exposure by the clock decides group, epoch and hour, and events before it
     /// wait for a still earlier exposure.
     pub fn user(&mut self, before: UserState, user_delta: &UserDelta) -> UserState {
+        let back_ms = user_delta.came_back_ms.map_or(0, NonZeroU64::get);
         let UserState {
             record,
             waiting: waited,
             mut ids,
-        } = before;
+        } = before.without_stale(back_ms);
         // Only a request of the user brings what waits.
         let mut brought = waited.iter();
         let came_back = user_delta.came_back_ms.is_some()
@@ -110,8 +113,10 @@ impl Additions {
         self.whole(record, -1);
     }
 
-    /// Merges two users that are the same person. The first has the event IDs of the second already.
-    pub fn join(&mut self, first: UserState, second: UserState) -> UserState {
+    /// Merges two users that are the same person, as a request said at a time in Unix milliseconds. The first has the
+    /// event IDs of the second already.
+    pub fn join(&mut self, first: UserState, second: UserState, at_ms: u64) -> UserState {
+        let (first, second) = (first.without_stale(at_ms), second.without_stale(at_ms));
         for record in [&first.record, &second.record].into_iter().flatten() {
             self.whole(record, -1);
         }
@@ -515,6 +520,20 @@ pub struct UserState {
     pub waiting: Vec<EventAt>,
     /// IDs of events that were counted.
     pub ids: EventIds,
+}
+
+impl UserState {
+    /// A visitor who was seen once and returns too late, in Unix milliseconds, begins anew, whether or not the clean-up
+    /// came first.
+    fn without_stale(self, back_ms: u64) -> UserState {
+        let is_stale = |record: &UserRecord| {
+            record.seen_once && back_ms > record.first_ms.saturating_add(SEEN_ONCE_MS)
+        };
+        UserState {
+            record: self.record.filter(|record| !is_stale(record)),
+            ..self
+        }
+    }
 }
 
 /// The outcome of an event.

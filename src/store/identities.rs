@@ -10,6 +10,8 @@ use std::collections::{BTreeMap, HashSet};
 /// A minted ID and a known ID on one request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Join {
+    /// When the two IDs first came together in a batch, in Unix milliseconds.
+    pub at_ms: u64,
     /// The minted ID, proved by its tag.
     pub minted: Vec<u8>,
     /// The known ID.
@@ -161,6 +163,7 @@ mod tests {
     #[test]
     fn outcome_by_roles() {
         let join = |apart| Join {
+            at_ms: 1,
             minted: b"m".to_vec(),
             known: b"u".to_vec(),
             apart,

@@ -27,6 +27,8 @@ use watershed::store::{
 struct Model {
     applied: BTreeMap<String, u64>,
     users: BTreeMap<Vec<u8>, ModelUser>,
+    /// Who was seen once and came back too late.
+    left: Vec<ModelUser>,
     waiting: BTreeMap<Vec<u8>, Vec<EventAt>>,
     /// By minted ID: the first known ID that came with it, and whether that lies in another shard.
     claimed: BTreeMap<Vec<u8>, (Vec<u8>, bool)>,
@@ -163,6 +165,7 @@ impl Model {
             let mut delta = delta.clone();
             delta.user = self.root(&delta.user);
             let waiting = self.waiting.remove(&delta.user).unwrap_or_default();
+            self.leave_stale(&delta.user, delta.came_back_ms.map_or(0, NonZeroU64::get));
             // What waits was brought by another request than that of an exposure of the same time.
             let of_another = |event: &EventAt| {
                 let mut exposures = delta.exposures.iter();
@@ -247,7 +250,18 @@ impl Model {
             .insert(minted.clone(), (known.clone(), join.apart));
         if !join.apart {
             self.absorbers.insert(known.clone());
+            for id in [&known, &minted] {
+                self.leave_stale(id, join.at_ms);
+            }
             self.absorb(known, minted);
+        }
+    }
+
+    /// A visitor who was seen once begins anew after 30 days, and stays counted as seen once.
+    fn leave_stale(&mut self, id: &[u8], back_ms: u64) {
+        let stale = |user: &ModelUser| user.seen_once && back_ms > user.first_ms + 2_592_000_000;
+        if self.users.get(id).is_some_and(stale) {
+            self.left.extend(self.users.remove(id));
         }
     }
 
@@ -391,7 +405,7 @@ impl Model {
                 *group.latency.entry(bucket).or_default() += count;
             }
         }
-        for user in self.users.values() {
+        for user in self.users.values().chain(&self.left) {
             let group = totals.entry((user.epoch, user.group.clone())).or_default();
             user.count(group);
             user.count_parts(group, |_| true);
@@ -404,7 +418,7 @@ impl Model {
     /// By hour, epoch and group: what users brought.
     fn hours(&self) -> BTreeMap<(u64, u64, String), GroupTotals> {
         let mut hours: BTreeMap<_, GroupTotals> = BTreeMap::new();
-        for user in self.users.values() {
+        for user in self.users.values().chain(&self.left) {
             let key = (user.first_ms / HOUR_MS, user.epoch, user.group.clone());
             let hour = hours.entry(key).or_default();
             user.count(hour);
@@ -496,13 +510,18 @@ fn event() -> impl Strategy<Value = EventAt> {
         })
 }
 
+/// When an ID comes back. Some do about when visitors who were seen once are forgotten.
+fn back_ms() -> impl Strategy<Value = u64> {
+    prop_oneof![3 => 1u64..20_000, 1 => 2_592_000_000u64..2_592_025_000]
+}
+
 fn user() -> impl Strategy<Value = UserDelta> {
     let id = prop_oneof![
         5 => "[a-e]".prop_map(String::into_bytes),
         1 => Just(b"\x00\xff |:{}\n\"".to_vec()),
         1 => Just("ü".repeat(200).into_bytes()),
     ];
-    let came_back = proptest::option::weighted(0.8, 1u64..20_000);
+    let came_back = proptest::option::weighted(0.8, back_ms());
     let all = (id, came_back, vec(exposure(), 0..3), vec(event(), 0..4));
     all.prop_map(|(user, came_back_ms, exposures, events)| UserDelta {
         user,
@@ -541,11 +560,14 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             any::<bool>(),
             any::<bool>(),
             vec(
-                ("[a-g]", "[a-e]", proptest::bool::weighted(0.1)).prop_map(|(a, b, apart)| Join {
-                    minted: a.into_bytes(),
-                    known: b.into_bytes(),
-                    apart,
-                }),
+                ("[a-g]", "[a-e]", proptest::bool::weighted(0.1), back_ms()).prop_map(
+                    |(a, b, apart, at_ms)| Join {
+                        at_ms,
+                        minted: a.into_bytes(),
+                        known: b.into_bytes(),
+                        apart,
+                    }
+                ),
                 0..4,
             ),
         ),
@@ -1043,6 +1065,7 @@ fn work_of_scripts_does_not_grow_with_earlier_events() {
         let join = |number| {
             let (minted, known) = pairs(number);
             Join {
+                at_ms: 1,
                 minted: minted.into_bytes(),
                 known: known.into_bytes(),
                 apart: false,
@@ -1146,6 +1169,7 @@ async fn old_aliases(store: &dyn Store) {
         events: vec![],
     };
     let join = |minted: &str, known: &str| Join {
+        at_ms: 1,
         minted: minted.as_bytes().to_vec(),
         known: known.as_bytes().to_vec(),
         apart: false,

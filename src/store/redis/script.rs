@@ -33,7 +33,8 @@ pub(super) fn arguments(call: &mut ::redis::ScriptInvocation<'_>, delta: &Delta)
     for join in &delta.joins {
         call.arg(&join.minted)
             .arg(&join.known)
-            .arg(u8::from(join.apart));
+            .arg(u8::from(join.apart))
+            .arg(join.at_ms);
     }
     call.arg(delta.users.len());
     for user in &delta.users {

@@ -4,7 +4,7 @@ use super::event_ids;
 use super::user_state::{keep, known};
 use crate::store::apply_semantics::{Additions, UserState};
 use crate::store::damage::Damage;
-use crate::store::identities::{IdentityCounts, IdentityRole, JoinOutcome, OLD_STEPS_MAX};
+use crate::store::identities::{IdentityCounts, IdentityRole, Join, JoinOutcome, OLD_STEPS_MAX};
 use crate::store::{Delta, StoreError};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
@@ -25,8 +25,7 @@ pub(super) fn join(
         let by = || join.known.clone();
         match outcome {
             JoinOutcome::Absorb => {
-                let ids = (&*join.minted, &*join.known);
-                absorb(transaction, delta, additions, ids, damage)?;
+                absorb(transaction, delta, additions, join, damage)?;
                 set_role(
                     transaction,
                     delta,
@@ -63,12 +62,12 @@ fn absorb(
     transaction: &Transaction<'_>,
     delta: &Delta,
     additions: &mut Additions,
-    (minted, by): (&[u8], &[u8]),
+    join: &Join,
     damage: &Damage,
 ) -> Result<(), StoreError> {
     let experiment = &delta.experiment;
-    let first = resolve(transaction, experiment, by)?;
-    let second = resolve(transaction, experiment, minted)?;
+    let first = resolve(transaction, experiment, &join.known)?;
+    let second = resolve(transaction, experiment, &join.minted)?;
     if first == second {
         return Ok(());
     }
@@ -77,7 +76,7 @@ fn absorb(
     let other = known(transaction, experiment, &second, damage)?;
     let waiting = before.waiting.iter().chain(&other.waiting);
     before.ids = event_ids::known(transaction, delta, &first, waiting)?;
-    let whole = additions.join(before.clone(), other.clone());
+    let whole = additions.join(before.clone(), other.clone(), join.at_ms);
     keep(transaction, delta, &first, &before, &whole)?;
     keep(transaction, delta, &second, &other, &UserState::default())
 }
