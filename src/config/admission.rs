@@ -10,6 +10,7 @@ use crate::experiment::assign::{Portion, Share};
 use crate::experiment::kept_groups;
 use crate::experiment::metric::{Metric, MetricKind};
 use crate::experiment::units::{Unit, UnitIndex};
+use crate::experiment::user_id::readable;
 use crate::experiment::{Crossover, Experiment, ExperimentIndex, Group, GroupIndex, Thompson};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -189,11 +190,36 @@ fn included(
         let Some(group) = group_named(&ids, &name, groups) else {
             continue;
         };
-        if let Some(ids) = counting::ids(&ids, watched) {
-            all.push((group, ids));
+        if let Some(listed) = counting::ids(&ids, watched) {
+            warn_of_listed_twice(&ids, (&listed, &name), (&all, groups));
+            all.push((group, listed));
         }
     }
     all.into()
+}
+
+/// Warns of an ID that an earlier group has, too: this entry for it never counts.
+fn warn_of_listed_twice(
+    node: &Node<'_>,
+    (ids, name): (&ListedIds, &str),
+    (earlier, groups): (&[(GroupIndex, ListedIds)], &[Group]),
+) {
+    for (group, before) in earlier {
+        let mut both = ids.intersection(before);
+        let Some(id) = both.next() else {
+            continue;
+        };
+        // The log is no place for the IDs of a file.
+        let listed = match (both.count() + 1, node.is_list()) {
+            (1, true) => format!("`{}`", readable(id)),
+            (count, _) => format!("{count} of these IDs"),
+        };
+        let before = &groups[group.0].name;
+        node.warn(
+            format!("{listed} in {name} and in {before}: they get {before}, which is first"),
+            "each ID in the list of one group",
+        );
+    }
 }
 
 fn group_named(node: &Node<'_>, name: &str, groups: &[Group]) -> Option<GroupIndex> {

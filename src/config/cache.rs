@@ -106,15 +106,18 @@ fn check(node: &Node<'_>, matcher: &Matcher, cache: &CacheConfig) {
             "a shared cache tells responses apart by their address: use path, host, method or query",
         );
     }
-    let mut before = cache.routes.iter();
-    let takes_all =
-        |it: &CacheRoute| implication::implies(matcher.condition(), it.matcher.condition());
-    if let Some(place) = before.position(takes_all) {
+    let before = cache.routes.iter().map(|it| it.matcher.condition());
+    let before = implication::covered_by(matcher.condition(), &before.collect::<Vec<_>>());
+    if let Some(before) = before {
+        let names = before.iter().map(|place| format!("`cache.routes.{place}`"));
+        let names: Vec<String> = names.collect();
+        let take = match &names[..] {
+            [name] => format!("{name} takes"),
+            _ => format!("{} together take", names.join(" and ")),
+        };
         node.warn(
-            format!(
-                "no request can reach this rule: `cache.routes.{place}` takes all of them before"
-            ),
-            format!("move it before `cache.routes.{place}`, or narrow the `match` of that"),
+            format!("no request can reach this rule: {take} all of them before"),
+            format!("move it before {0}, or narrow the `match` of {0}", names[0]),
         );
     }
 }

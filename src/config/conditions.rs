@@ -237,6 +237,10 @@ fn report_path(node: &Node<'_>, text: &str, fault: PathFault) {
             format!("{text:?} can never match: a character in brackets is several bytes in a URL"),
             "write alternatives, such as {é,è}".to_owned(),
         ),
+        PathFault::EmptyClass => (
+            format!("{text:?} can never match: no character of a path is in the brackets"),
+            "write a range from the lower to the higher character, such as [a-z]; `/` stands outside brackets".to_owned(),
+        ),
         PathFault::Glob(error) => (
             format!("{text:?} is no glob: {error}"),
             "write \\ before a character that has no special meaning".to_owned(),
@@ -340,7 +344,11 @@ fn device(node: &Node<'_>) -> Option<DeviceClass> {
 
 /// Reads the name of a header, and what its value must be.
 pub(super) fn header((name, node): &(String, Node<'_>)) -> Option<(HeaderName, ValueTest)> {
-    let test = named_test(name, node);
+    let never_sent = |value: &ValuePattern| match value.has_any(b"\r\n\0") {
+        true => Some("a header has no line breaks"),
+        false => outer_space(value, true),
+    };
+    let test = named_test(name, node, never_sent);
     match name.parse::<HeaderName>() {
         Ok(header) if !name.contains('*') => Some((header, test?)),
         _ => {
@@ -355,7 +363,11 @@ pub(super) fn header((name, node): &(String, Node<'_>)) -> Option<(HeaderName, V
 
 /// Reads the name of a cookie, and what its value must be.
 pub(super) fn cookie((name, node): &(String, Node<'_>)) -> Option<(Box<str>, ValueTest)> {
-    let test = named_test(name, node);
+    let never_sent = |value: &ValuePattern| match value.has_any(b";\r\n\0") {
+        true => Some("a cookie's value has no `;` and no line breaks"),
+        false => outer_space(value, false),
+    };
+    let test = named_test(name, node, never_sent);
     let sound = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'+-.^_`|~".contains(&byte);
     if name.is_empty() || !name.bytes().all(sound) {
         node.problem(
@@ -370,7 +382,7 @@ pub(super) fn cookie((name, node): &(String, Node<'_>)) -> Option<(Box<str>, Val
 
 /// Reads the name of a query parameter, and what its value must be.
 fn parameter((name, node): &(String, Node<'_>)) -> Option<(Box<str>, ValueTest)> {
-    let test = named_test(name, node);
+    let test = named_test(name, node, |_| None);
     if name.is_empty() || name.contains(['*', '&', '=', '?', '#']) {
         node.problem(
             format!("{name:?} is not the name of a query parameter"),
@@ -381,14 +393,28 @@ fn parameter((name, node): &(String, Node<'_>)) -> Option<(Box<str>, ValueTest)>
     Some((name.as_str().into(), test?))
 }
 
-/// Reads what the value of this name must be.
-fn named_test(name: &str, node: &Node<'_>) -> Option<ValueTest> {
+/// Why no value that is sent has these spaces. The value of a cookie may begin with one.
+fn outer_space(value: &ValuePattern, in_front: bool) -> Option<&'static str> {
+    let (before, behind) = value.outer_space();
+    (behind || before && in_front)
+        .then_some("spaces around a value are removed before it is compared")
+}
+
+/// Reads what the value of this name must be. `never_sent` says why no client sends a value.
+fn named_test(
+    name: &str,
+    node: &Node<'_>,
+    never_sent: impl Fn(&ValuePattern) -> Option<&'static str>,
+) -> Option<ValueTest> {
     node.hide_if_named(name);
-    value_test(node)
+    value_test(node, never_sent)
 }
 
 /// Reads what a value must be. A key without a value asks only that there is one.
-fn value_test(node: &Node<'_>) -> Option<ValueTest> {
+fn value_test(
+    node: &Node<'_>,
+    never_sent: impl Fn(&ValuePattern) -> Option<&'static str>,
+) -> Option<ValueTest> {
     node.defined(VALUES);
     node.warn_of_old_boolean();
     match node.true_or_false() {
@@ -397,7 +423,17 @@ fn value_test(node: &Node<'_>) -> Option<ValueTest> {
         None if node.is_nothing() => return Some(ValueTest::Present),
         None => {}
     }
-    let read = |node: &Node<'_>| node.text(VALUE).map(ValuePattern::new);
+    let read = |node: &Node<'_>| {
+        let text = node.text(VALUE)?;
+        let value = ValuePattern::new(text);
+        if let Some(why) = never_sent(&value) {
+            node.problem(
+                format!("{text:?} can never match: {why}"),
+                "the value as clients send it",
+            );
+        }
+        Some(value)
+    };
     let patterns: Vec<_> = items(node, "value").iter().map(read).collect();
     let patterns = patterns.into_iter().collect::<Option<Box<[_]>>>()?;
     (!patterns.is_empty()).then_some(ValueTest::OneOf(patterns))

@@ -115,9 +115,12 @@ pub(super) fn read(
     }
     admission::connect(root, &nodes, &mut experiments);
     for (late, early) in implication::unreachable(&experiments) {
-        let (late, early) = (&experiments[late.0].name, &experiments[early.0].name);
+        let late = &experiments[late.0].name;
         if let Some((_, node)) = named.iter().find(|(name, _)| **name == **late) {
-            warn_unreachable(node, early);
+            let names = early
+                .iter()
+                .map(|it| format!("`{}`", experiments[it.0].name));
+            warn_unreachable(node, &names.collect::<Vec<_>>());
         }
     }
     let guardrails = experiments.iter_mut().flat_map(|own| &mut own.guardrails);
@@ -128,11 +131,18 @@ pub(super) fn read(
     (experiments, units)
 }
 
-fn warn_unreachable(node: &Node<'_>, early: &str) {
+fn warn_unreachable(node: &Node<'_>, early: &[String]) {
     let conditions = node.get("match");
+    let (does, first) = match early {
+        [early] => (format!("{early} always chooses"), early),
+        _ => (
+            format!("{} together always choose", early.join(" and ")),
+            &early[0],
+        ),
+    };
     conditions.as_ref().unwrap_or(node).warn(
-        format!("no user can reach this experiment: `{early}` always chooses the upstream before"),
-        format!("move it before `{early}`, narrow the `match` of `{early}`, or admit fewer users there with `traffic`"),
+        format!("no user can reach this experiment: {does} the upstream before"),
+        format!("move it before {first}, narrow the `match` of {first}, or admit fewer users there with `traffic`"),
     );
 }
 
@@ -204,6 +214,7 @@ fn experiment(
         groups: groups.into(),
     };
     admission::read(node, &mut experiment, primary, shared);
+    warn_of_no_traffic(node, &experiment);
     experiment
 }
 
@@ -217,6 +228,20 @@ fn traffic(node: &Node<'_>, ramp: Option<&Ramp>) -> Share {
     match ramp {
         Some(ramp) => ramp.steps[0].share,
         None => traffic.and_then(Share::new).unwrap_or(Share::ALL),
+    }
+}
+
+/// Warns of an experiment without participants. The winner of one that has ended is for everybody.
+fn warn_of_no_traffic(node: &Node<'_>, experiment: &Experiment) {
+    let is_empty = experiment.traffic.get() == 0.0 && experiment.admission.include.is_empty();
+    let traffic = node
+        .get("traffic")
+        .filter(|_| is_empty && experiment.winner.is_none());
+    if let Some(traffic) = traffic {
+        traffic.warn(
+            "nobody takes part in this experiment",
+            "a share above 0%, or leave the experiment out",
+        );
     }
 }
 

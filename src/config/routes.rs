@@ -63,30 +63,40 @@ pub(super) fn read(
 /// The keys that say who answers.
 const ANSWERS: [&str; 3] = ["upstream", "redirect", "respond"];
 
+const CLAIMED: &str = "routes are for requests that no experiment and no earlier route claims: narrow the `match` of one of these, or leave the route out";
+
 fn warn_unreachable(
     node: &Node<'_>,
     matcher: &Matcher,
     routes: &[Route],
     experiments: &[Experiment],
 ) {
-    let is_within = |other: &Matcher| implication::implies(matcher.condition(), other.condition());
-    let conditions = node.get("match");
-    let place = conditions.as_ref().unwrap_or(node);
-    if let Some(early) = routes.iter().position(|route| is_within(&route.matcher)) {
-        place.warn(
-            format!("no request can reach this route: `routes.{early}` takes all of them before"),
-            format!("move it before `routes.{early}`, or narrow the `match` of that"),
-        );
+    let claims = |it: &&Experiment| it.chooses_upstream() && it.admits_all();
+    let claims: Vec<&Experiment> = experiments.iter().filter(claims).collect();
+    let others = routes.iter().map(|it| it.matcher.condition());
+    let others = others.chain(claims.iter().map(|it| it.matcher.condition()));
+    let others: Vec<_> = others.collect();
+    let Some(before) = implication::covered_by(matcher.condition(), &others) else {
         return;
-    }
-    let claims =
-        |it: &&Experiment| it.chooses_upstream() && it.admits_all() && is_within(&it.matcher);
-    if let Some(experiment) = experiments.iter().find(claims) {
-        place.warn(
-            format!("no request can reach this route: the experiment `{}` chooses the upstream of all of them", experiment.name),
-            "routes are for requests that no experiment claims: narrow the `match` of the experiment, or leave the route out",
-        );
-    }
+    };
+    let name = |&place: &usize| match place.checked_sub(routes.len()) {
+        None => format!("`routes.{place}`"),
+        Some(place) => format!("the experiment `{}`", claims[place].name),
+    };
+    let names = before.iter().map(name).collect::<Vec<_>>().join(" and ");
+    let (take, advice) = match before[..] {
+        [place] if place < routes.len() => (
+            "takes all of them before",
+            format!("move it before {names}, or narrow the `match` of that"),
+        ),
+        [_] => ("chooses the upstream of all of them", CLAIMED.to_owned()),
+        _ => ("together take all of them before", CLAIMED.to_owned()),
+    };
+    let conditions = node.get("match");
+    conditions.as_ref().unwrap_or(node).warn(
+        format!("no request can reach this route: {names} {take}"),
+        advice,
+    );
 }
 
 fn answer(

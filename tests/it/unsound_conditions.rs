@@ -46,6 +46,8 @@ fn conditions_that_may_hold_are_valid() {
         "{ path: /a/**, not: /a/b }",
         "{ headers: { x-a: \"1\" }, not: { headers: { x-a: \"2\" } } }",
         "{ host: \"[::1]\" }",
+        "\"/[a-c]/x\"",
+        "{ query: { q: \" a;b \" }, headers: { x: \"a b;c\", y: \"* \u{fc}*\" }, cookie: { c: \" a b\" } }",
         "{ any: { any: { any: { any: { any: { any: { any: { any: /a } } } } } } } }",
     ] {
         sound(conditions);
@@ -146,6 +148,22 @@ fn conditions_that_can_never_hold_are_errors() {
         ".path.regex",
         "percent-encoded",
     );
+    unsound("\"/[ ]x\"", "", "several bytes");
+    for glob in ["/[z-a]", "/a/{b,[/]}"] {
+        unsound(&format!("\"{glob}\""), "", "no character of a path");
+    }
+    for name in ["headers", "cookie"] {
+        let place = format!(".{name}.x");
+        unsound(
+            &format!("{{ {name}: {{ x: \"a \" }} }}"),
+            &place,
+            "spaces around",
+        );
+        let breaks = format!("{{ {name}: {{ x: [ b, \"a\\nb\" ] }} }}");
+        unsound(&breaks, &format!("{place}.1"), "no line breaks");
+    }
+    unsound("{ header: { x: \" a*\" } }", ".header.x", "spaces around");
+    unsound("{ cookie: { x: \"a;b\" } }", ".cookie.x", "no `;`");
     unsound("{ path: {} }", ".path", "`regex` is missing");
     unsound("{ paths: /a }", ".paths", "unknown key");
     let deep = format!("{}/a{}", "{ not: ".repeat(9), " }".repeat(9));
@@ -166,9 +184,85 @@ fn contradictions_are_errors() {
         "{ device: phone, not: { device: [ mobile, tablet ] } }",
         "{ not: { path: [ /a, /** ] }, path: /b }",
         "{ any: [ { path: /a, not: /a } ] }",
+        "{ not: { any: [ { method: GET }, { not: { method: GET } } ] } }",
+        "{ cookie: { plan: [ a, b ] }, not: [ { cookie: { plan: a } }, { cookie: { plan: b } } ] }",
+        "{ not: { device: [ mobile, tablet, desktop, other ] } }",
     ] {
         unsound(conditions, "", "no request can meet these conditions");
     }
+}
+
+/// The warnings about a file with these experiments and routes.
+#[track_caller]
+fn warnings(more: &str) -> Vec<String> {
+    let plan = parse(more).unwrap_or_else(|unsound| panic!("{more}: {unsound}"));
+    plan.warnings.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn what_earlier_experiments_serve_together_is_named() {
+    let split = "control: a, experiment: b";
+    let file = |third: &str| {
+        format!(
+            "experiments:
+  one: {{ match: {{ method: GET }}, {split} }}
+  two: {{ match: {{ path: /a/**, not: {{ method: GET }} }}, {split} }}
+  three: {{ match: {third}, {split} }}"
+        )
+    };
+    let said = warnings(&file("/a/b"));
+    assert_eq!(said.len(), 1, "{said:?}");
+    let expected = "no user can reach this experiment: `one` and `two` together always choose";
+    assert!(said[0].contains(expected), "{said:?}");
+    assert_eq!(warnings(&file("/b")), [""; 0]);
+    let routes = |path: &str| {
+        format!(
+            "experiments: {{ one: {{ match: {{ method: GET }}, {split} }} }}
+routes: [ {{ match: {{ not: {{ method: [ GET, PUT ] }} }}, upstream: a }}, {{ match: {{ path: {path}, not: {{ method: PUT }} }}, upstream: b }} ]"
+        )
+    };
+    let said = warnings(&routes("/b"));
+    let expected = "`routes.0` and the experiment `one` together take all of them";
+    assert!(said.len() == 1 && said[0].contains(expected), "{said:?}");
+    let cache = "cache: { routes: [ { match: { method: GET }, upstream: \"off\" }, { match: { not: { method: GET } }, upstream: \"off\" }, { match: /a, upstream: \"off\" } ] }";
+    let said = warnings(cache);
+    let expected = "`cache.routes.0` and `cache.routes.1` together take all of them";
+    assert!(said.len() == 1 && said[0].contains(expected), "{said:?}");
+}
+
+#[test]
+fn experiments_that_admit_nobody_and_ids_in_two_lists_are_named() {
+    let of = |more: &str| {
+        warnings(&format!(
+            "experiments: {{ e: {{ control: a, experiment: b, {more} }} }}"
+        ))
+    };
+    let said = of("traffic: 0%");
+    assert!(
+        said.len() == 1 && said[0].contains("nobody takes part"),
+        "{said:?}"
+    );
+    for admits in [
+        "traffic: 0.1%",
+        "traffic: 0%, include: { experiment: [ ann ] }",
+        "traffic: 0%, winner: control",
+    ] {
+        assert_eq!(of(admits), [""; 0], "{admits}");
+    }
+    let said = of("include: { control: [ ann, \" bob\" ], experiment: [ bob ] }");
+    let expected = "`bob` in experiment and in control: they get control";
+    assert!(said.len() == 1 && said[0].contains(expected), "{said:?}");
+    let folder = tempfile::TempDir::new().unwrap();
+    let list = folder.path().join("ids");
+    std::fs::write(&list, "bob\nann\ncyd\n").unwrap();
+    let said = of(&format!(
+        "include: {{ control: [ ann, bob ], experiment: \"file:{}\" }}",
+        list.display()
+    ));
+    assert!(
+        said.len() == 1 && said[0].contains("2 of these IDs in experiment"),
+        "{said:?}"
+    );
 }
 
 #[test]

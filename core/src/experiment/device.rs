@@ -19,6 +19,14 @@ pub enum DeviceClass {
 }
 
 impl DeviceClass {
+    /// All classes.
+    pub const ALL: [DeviceClass; 4] = [
+        DeviceClass::Mobile,
+        DeviceClass::Tablet,
+        DeviceClass::Desktop,
+        DeviceClass::Other,
+    ];
+
     /// The fields that decide the class.
     pub const FIELDS: [HeaderName; 2] = [USER_AGENT, HINT];
 

@@ -3,51 +3,188 @@
 
 use super::Experiment;
 use super::ExperimentIndex;
+use super::device::DeviceClass;
 use super::matcher::Condition;
-use super::pattern::{HostPattern, PathPattern, ValueTest};
+use super::pattern::{HostPattern, PathPattern, ValuePattern, ValueTest};
+use http::HeaderName;
 use ipnet::IpNet;
+
+/// The most comparisons for one question. Beyond it, the answer is not known.
+const STEPS_MAX: usize = 1_000_000;
 
 /// Whether `second` certainly holds for every request for which `first` does.
 pub fn implies(first: &Condition, second: &Condition) -> bool {
-    use Condition::{All, Any, Not};
-    match (first, second) {
-        (_, All(list)) => list.iter().all(|it| implies(first, it)),
-        (Any(list), _) => list.iter().all(|it| implies(it, second)),
-        (Not(first), Not(second)) => implies(second, first),
-        (_, Not(second)) => excludes(first, second),
-        (_, Any(list)) if list.iter().any(|it| implies(first, it)) => true,
-        (All(list), _) => list.iter().any(|it| implies(it, second)),
-        (Not(_), _) | (_, Any(_)) => false,
-        (first, second) => simple_implies(first, second),
-    }
+    contradict([Fact::new(first, true), Fact::new(second, false)].into())
 }
 
 /// Whether there is certainly no request for which both hold.
 pub fn excludes(first: &Condition, second: &Condition) -> bool {
-    use Condition::{All, Any, Not};
-    match (first, second) {
-        (Any(list), other) | (other, Any(list)) => list.iter().all(|it| excludes(it, other)),
-        (All(list), other) | (other, All(list)) => list.iter().any(|it| excludes(it, other)),
-        (Not(not), other) | (other, Not(not)) => implies(other, not),
-        (first, second) => simple_excludes(first, second),
-    }
+    contradict([Fact::new(first, true), Fact::new(second, true)].into())
 }
 
 /// Whether there is certainly no request for which it holds.
 pub fn never_holds(condition: &Condition) -> bool {
+    contradict([Fact::new(condition, true)].into())
+}
+
+/// Returns the places of conditions of which at least one certainly holds for every request for which `condition`
+/// does: one place if one of them suffices, and otherwise none that could be left out. `None` for one that never holds.
+pub fn covered_by(condition: &Condition, others: &[&Condition]) -> Option<Vec<usize>> {
+    if never_holds(condition) {
+        return None;
+    }
+    if let Some(place) = others.iter().position(|it| implies(condition, it)) {
+        return Some(vec![place]);
+    }
+    let do_cover = |places: &[usize]| {
+        let uncovered = places.iter().map(|&at| Fact::new(others[at], false));
+        contradict(uncovered.chain([Fact::new(condition, true)]).collect())
+    };
+    let concerned = |&at: &usize| !excludes(condition, others[at]);
+    let mut places: Vec<usize> = (0..others.len()).filter(concerned).collect();
+    if !do_cover(&places) {
+        return None;
+    }
+    for place in places.clone() {
+        let fewer: Vec<usize> = places.iter().copied().filter(|&at| at != place).collect();
+        if do_cover(&fewer) {
+            places = fewer;
+        }
+    }
+    Some(places)
+}
+
+/// A condition that holds for a request, or does not.
+#[derive(Clone, Copy)]
+struct Fact<'a> {
+    condition: &'a Condition,
+    holds: bool,
+}
+
+impl<'a> Fact<'a> {
+    fn new(condition: &'a Condition, holds: bool) -> Fact<'a> {
+        Fact { condition, holds }
+    }
+
+    /// Whether there is certainly no request with both. Both are simple conditions.
+    fn contradicts(self, other: Fact<'_>) -> bool {
+        match (self.holds, other.holds) {
+            (true, true) => simple_excludes(self.condition, other.condition),
+            (true, false) => simple_implies(self.condition, other.condition),
+            (false, true) => simple_implies(other.condition, self.condition),
+            (false, false) => one_of_them_holds(self.condition, other.condition),
+        }
+    }
+}
+
+/// Whether there is certainly no request with all of these facts.
+fn contradict(facts: Vec<Fact<'_>>) -> bool {
+    let mut tableau = Tableau {
+        branch: Vec::new(),
+        steps_left: STEPS_MAX,
+    };
+    tableau.closes(facts, Vec::new())
+}
+
+/// An analytic tableau: facts are taken apart until simple ones contradict each other in every branch.
+/// Source: R. M. Smullyan, First-Order Logic, 1968, chapter II.
+struct Tableau<'a> {
+    /// The simple facts of the current branch.
+    branch: Vec<Fact<'a>>,
+    steps_left: usize,
+}
+
+impl<'a> Tableau<'a> {
+    /// Whether no request has the facts of the branch, these, and at least one of each of the choices.
+    fn closes(&mut self, facts: Vec<Fact<'a>>, choices: Vec<Vec<Fact<'a>>>) -> bool {
+        let known = self.branch.len();
+        let closes = self.closes_with(facts, choices);
+        self.branch.truncate(known);
+        closes
+    }
+
+    fn closes_with(&mut self, mut facts: Vec<Fact<'a>>, mut choices: Vec<Vec<Fact<'a>>>) -> bool {
+        while let Some(fact) = facts.pop() {
+            let below = |list: &'a [Condition]| list.iter().map(|it| Fact::new(it, fact.holds));
+            match (fact.condition, fact.holds) {
+                (Condition::Not(not), holds) => facts.push(Fact::new(not, !holds)),
+                (Condition::All(list), true) | (Condition::Any(list), false) => {
+                    facts.extend(below(list));
+                }
+                (Condition::Any(list), true) | (Condition::All(list), false) => {
+                    choices.push(below(list).collect());
+                }
+                _ if self.contradicts(fact) => return true,
+                _ => self.branch.push(fact),
+            }
+        }
+        let shortest = (0..choices.len()).min_by_key(|&at| choices[at].len());
+        let Some(shortest) = shortest else {
+            return self.is_exhausted();
+        };
+        let choice = choices.swap_remove(shortest);
+        let mut either = choice.into_iter();
+        either.all(|fact| self.closes(vec![fact], choices.clone()))
+    }
+
+    /// Whether a simple fact contradicts itself or one of the branch.
+    fn contradicts(&mut self, fact: Fact<'a>) -> bool {
+        let steps = self.branch.len() + 1;
+        let Some(left) = self.steps_left.checked_sub(steps) else {
+            self.steps_left = 0;
+            return false;
+        };
+        self.steps_left = left;
+        let is_any = matches!(fact.condition, Condition::Path(path) if is_any_path(path));
+        (is_any && !fact.holds) || self.branch.iter().any(|other| other.contradicts(fact))
+    }
+
+    /// Whether the facts of the branch leave nothing of what there is: no device, or no value of a list.
+    fn is_exhausted(&self) -> bool {
+        let excluded = || self.branch.iter().filter(|fact| !fact.holds);
+        let is_excluded = |class| excluded().any(|it| *it.condition == Condition::Device(class));
+        let is_left = |fact: &Fact<'_>, value: &ValuePattern| {
+            !excluded().any(|other| match named_test(other.condition) {
+                Some((name, ValueTest::OneOf(patterns))) => {
+                    named_test(fact.condition).is_some_and(|(own, _)| own == name)
+                        && patterns.iter().any(|pattern| pattern.contains(value))
+                }
+                _ => false,
+            })
+        };
+        let mut values = self.branch.iter().filter(|fact| fact.holds);
+        DeviceClass::ALL.into_iter().all(is_excluded)
+            || values.any(|fact| match named_test(fact.condition) {
+                Some((_, ValueTest::OneOf(list))) => !list.iter().any(|value| is_left(fact, value)),
+                _ => false,
+            })
+    }
+}
+
+/// The name of a header, cookie or query parameter.
+#[derive(PartialEq)]
+enum ValueName<'a> {
+    Header(&'a HeaderName),
+    Cookie(&'a str),
+    Query(&'a str),
+}
+
+fn named_test(condition: &Condition) -> Option<(ValueName<'_>, &ValueTest)> {
     match condition {
-        Condition::Any(list) => list.iter().all(never_holds),
-        Condition::All(list) => {
-            let mut pairs = list.iter().enumerate();
-            let excluded = |(at, first): (usize, &Condition)| {
-                list[at + 1..].iter().any(|second| excludes(first, second))
-            };
-            list.iter().any(never_holds) || pairs.any(excluded)
-        }
-        Condition::Not(condition) => {
-            let is_any = matches!(&**condition, Condition::Path(path) if is_any_path(path));
-            is_any || implies(&Condition::always(), condition)
-        }
+        Condition::Header(name, test) => Some((ValueName::Header(name), test)),
+        Condition::Cookie(name, test) => Some((ValueName::Cookie(name), test)),
+        Condition::Query(name, test) => Some((ValueName::Query(name), test)),
+        _ => None,
+    }
+}
+
+/// Whether one of two simple conditions certainly holds, whatever the request.
+fn one_of_them_holds(first: &Condition, second: &Condition) -> bool {
+    match (named_test(first), named_test(second)) {
+        (Some((name, test)), Some((other, other_test))) if name == other => matches!(
+            (test, other_test),
+            (ValueTest::Present, ValueTest::Absent) | (ValueTest::Absent, ValueTest::Present)
+        ),
         _ => false,
     }
 }
@@ -58,18 +195,12 @@ fn is_any_path(pattern: &PathPattern) -> bool {
 }
 
 fn simple_implies(first: &Condition, second: &Condition) -> bool {
+    if let (Some((name, test)), Some((other, wider))) = (named_test(first), named_test(second)) {
+        return name == other && value_within(test, wider);
+    }
     match (first, second) {
         (Condition::Path(first), Condition::Path(second)) => path_within(first, second),
         (Condition::Host(first), Condition::Host(second)) => host_within(first, second),
-        (Condition::Query(first, a), Condition::Query(second, b)) => {
-            first == second && value_within(a, b)
-        }
-        (Condition::Header(first, a), Condition::Header(second, b)) => {
-            first == second && value_within(a, b)
-        }
-        (Condition::Cookie(first, a), Condition::Cookie(second, b)) => {
-            first == second && value_within(a, b)
-        }
         (Condition::Language(first), Condition::Language(second)) => second.contains(first),
         (Condition::Network(first), Condition::Network(second)) => second.contains(first),
         (first, second) => first == second,
@@ -77,19 +208,13 @@ fn simple_implies(first: &Condition, second: &Condition) -> bool {
 }
 
 fn simple_excludes(first: &Condition, second: &Condition) -> bool {
+    if let (Some((name, test)), Some((other, second))) = (named_test(first), named_test(second)) {
+        return name == other && values_apart(test, second);
+    }
     match (first, second) {
         (Condition::Path(first), Condition::Path(second)) => paths_apart(first, second),
         (Condition::Host(first), Condition::Host(second)) => hosts_apart(first, second),
         (Condition::Method(first), Condition::Method(second)) => first != second,
-        (Condition::Query(first, a), Condition::Query(second, b)) => {
-            first == second && values_apart(a, b)
-        }
-        (Condition::Header(first, a), Condition::Header(second, b)) => {
-            first == second && values_apart(a, b)
-        }
-        (Condition::Cookie(first, a), Condition::Cookie(second, b)) => {
-            first == second && values_apart(a, b)
-        }
         (Condition::Language(first), Condition::Language(second)) => {
             !first.contains(second) && !second.contains(first)
         }
@@ -171,18 +296,22 @@ fn networks_apart(first: &IpNet, second: &IpNet) -> bool {
     !first.contains(second) && !second.contains(first)
 }
 
-/// Returns the experiments that never choose an upstream, each with the first of the earlier ones that choose
-/// it in their place.
-pub fn unreachable(experiments: &[Experiment]) -> Vec<(ExperimentIndex, ExperimentIndex)> {
-    let mut always: Vec<(usize, &Condition)> = Vec::new();
+/// Returns the experiments that never choose an upstream, each with the earlier ones that choose it in their place.
+pub fn unreachable(experiments: &[Experiment]) -> Vec<(ExperimentIndex, Vec<ExperimentIndex>)> {
+    let (mut always, mut conditions) = (Vec::new(), Vec::new());
     let mut found = Vec::new();
     let choosing = experiments.iter().enumerate();
     for (index, experiment) in choosing.filter(|(_, it)| it.chooses_upstream()) {
         let condition = experiment.matcher.condition();
-        let mut before = always.iter();
-        match before.find(|(_, earlier)| implies(condition, earlier)) {
-            Some((earlier, _)) => found.push((ExperimentIndex(index), ExperimentIndex(*earlier))),
-            None if experiment.admits_all() => always.push((index, condition)),
+        match covered_by(condition, &conditions) {
+            Some(places) => {
+                let earlier = places.into_iter().map(|place| always[place]).collect();
+                found.push((ExperimentIndex(index), earlier));
+            }
+            None if experiment.admits_all() => {
+                always.push(ExperimentIndex(index));
+                conditions.push(condition);
+            }
             None => {}
         }
     }
@@ -202,13 +331,10 @@ pub fn serve_before(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::experiment::device::DeviceClass;
     use crate::experiment::http_view::ClientAddress;
     use crate::experiment::language::LanguageRange;
     use crate::experiment::matcher::Matcher;
     use crate::experiment::path_regex::PathRegex;
-    use crate::experiment::pattern::ValuePattern;
-    use http::header::HeaderName;
     use http::{Method, request};
     use proptest::prelude::*;
 
@@ -312,6 +438,61 @@ mod tests {
         ] {
             assert!(!never_holds(&condition), "{condition:?}");
         }
+    }
+
+    #[test]
+    fn several_conditions_cover_one_together() {
+        let method = |method| Condition::Method(method);
+        let device = Condition::Device;
+        let check = |condition: Condition, others: &[Condition], expected: Option<&[usize]>| {
+            let found = covered_by(&condition, &others.iter().collect::<Vec<_>>());
+            assert_eq!(found.as_deref(), expected, "{condition:?} {others:?}");
+        };
+        let get = || method(Method::GET);
+        check(path("/a"), &[get(), not(get())], Some(&[0, 1]));
+        check(
+            path("/a"),
+            &[path("/b"), get(), host("h"), not(get())],
+            Some(&[1, 3]),
+        );
+        check(path("/a"), &[get(), path("/a/**")], Some(&[1]));
+        check(path("/a"), &[get(), method(Method::POST)], None);
+        let present = cookie(ValueTest::Present);
+        check(
+            Condition::always(),
+            &[present.clone(), cookie(ValueTest::Absent)],
+            Some(&[0, 1]),
+        );
+        check(
+            cookie(one_of(&["a", "b"])),
+            &[cookie(one_of(&["a"])), cookie(one_of(&["b*"]))],
+            Some(&[0, 1]),
+        );
+        check(cookie(one_of(&["a", "b"])), &[cookie(one_of(&["a"]))], None);
+        check(present, &[cookie(one_of(&["*"]))], None);
+        let devices = DeviceClass::ALL.map(device);
+        check(path("/a"), &devices, Some(&[0, 1, 2, 3]));
+        check(path("/a"), &devices[1..], None);
+        check(
+            any([path("/a"), path("/b")]),
+            &[path("/a"), all([path("/b"), get()]), not(get())],
+            Some(&[0, 1, 2]),
+        );
+        check(
+            any([path("/a"), path("/b")]),
+            &[all([path("/b"), get()]), not(get())],
+            None,
+        );
+        check(path("/a"), &[], None);
+        check(any([]), &[path("/a")], None);
+    }
+
+    #[test]
+    fn hard_questions_end_without_an_answer() {
+        let either = |n: usize| any([path(&format!("/{n}*")), host(&format!("h{n}"))]);
+        let many = all((0..200).map(either).collect::<Vec<_>>());
+        assert!(!never_holds(&many));
+        assert!(!implies(&many, &path("/x")));
     }
 
     fn simple() -> impl Strategy<Value = Condition> {
@@ -441,12 +622,6 @@ mod tests {
             "Mozilla/5.0 (X11)",
             "curl/8",
         ];
-        let classes = [
-            DeviceClass::Mobile,
-            DeviceClass::Tablet,
-            DeviceClass::Desktop,
-            DeviceClass::Other,
-        ];
         let networks = [
             "10.0.0.0/8",
             "10.1.0.0/16",
@@ -486,7 +661,7 @@ mod tests {
                 languages.map(|it| ask("/", "accept-language", it)).into(),
             ),
             (
-                classes.map(Condition::Device).into(),
+                DeviceClass::ALL.map(Condition::Device).into(),
                 agents.map(|agent| ask("/", "user-agent", agent)).into(),
             ),
             (
@@ -530,13 +705,16 @@ mod tests {
         fn no_request_contradicts_what_is_known(
             first in condition(),
             second in condition(),
+            third in condition(),
             requests in prop::collection::vec(asked(), 12),
         ) {
             let (apart, within) = (excludes(&first, &second), implies(&first, &second));
-            let never = never_holds(&first);
+            let (never, covered) = (never_holds(&first), covered_by(&first, &[&second, &third]));
+            let third = Matcher::new(third);
             let (a, b) = (Matcher::new(first), Matcher::new(second));
             for head in &requests {
                 let (a, b) = (a.matches(head), b.matches(head));
+                prop_assert!(covered.is_none() || !a || b || third.matches(head), "{head:?}");
                 prop_assert!(!(apart && a && b), "{head:?}");
                 prop_assert!(!within || !a || b, "{head:?}");
                 prop_assert!(!never || !a, "{head:?}");

@@ -37,6 +37,8 @@ pub enum PathFault {
     DotSegments,
     /// It has a character in brackets that is several bytes in a URL.
     WideClass,
+    /// It has brackets that mean no character of a path, such as `[z-a]`.
+    EmptyClass,
     /// It is no glob.
     Glob(fast_glob::Error),
     /// It is longer than [`PATTERN_BYTES_MAX`].
@@ -83,6 +85,9 @@ impl PathPattern {
             return Ok(PathPattern::Exact(normal.into()));
         }
         fast_glob::validate(&normal).map_err(PathFault::Glob)?;
+        if classes(&normal).any(is_empty_class) {
+            return Err(PathFault::EmptyClass);
+        }
         Ok(PathPattern::Glob(normal.into()))
     }
 
@@ -116,7 +121,7 @@ fn normal_pattern(text: &str) -> Result<String, PathFault> {
             [b'[', ..] => {
                 let class_bytes = class_bytes(special);
                 let (class, rest) = special.split_at(class_bytes);
-                if !class.is_ascii() {
+                if has_encoded(class) {
                     return Err(PathFault::WideClass);
                 }
                 pattern.push_str(class);
@@ -155,14 +160,56 @@ fn normal_pattern(text: &str) -> Result<String, PathFault> {
     Ok(normal_encoding(&pattern, is_encoded))
 }
 
-/// The length of a class in brackets, at the beginning of `text`. The first character may be `]`.
+/// The length of a class in brackets, at the beginning of `text`. The first character may be `]`, and `\\` stands
+/// before others that end nothing.
 fn class_bytes(text: &str) -> usize {
-    let first = match text.as_bytes().get(1) {
-        Some(b'!' | b'^') => 3,
-        _ => 2,
-    };
-    let end = text.bytes().skip(first).position(|byte| byte == b']');
-    end.map_or(text.len(), |end| first + end + 1)
+    let bytes = text.as_bytes();
+    let first = 1 + usize::from(matches!(bytes.get(1), Some(b'!' | b'^')));
+    let mut at = first;
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b']' if at > first => return at + 1,
+            b'\\' => at += 2,
+            _ => at += 1,
+        }
+    }
+    text.len()
+}
+
+/// Whether one of the characters in brackets is percent-encoded in a URL.
+fn has_encoded(class: &str) -> bool {
+    let inside = class.strip_prefix('[').unwrap_or(class);
+    let inside = inside.strip_prefix(['!', '^']).unwrap_or(inside);
+    let mut characters = inside.chars();
+    std::iter::from_fn(|| match characters.next()? {
+        '\\' => characters.next(),
+        other => Some(other),
+    })
+    .any(|it| !it.is_ascii() || is_illegal(it as u8))
+}
+
+/// The classes in brackets of a valid glob.
+fn classes(glob: &str) -> impl Iterator<Item = &str> {
+    let mut rest = glob;
+    std::iter::from_fn(move || {
+        loop {
+            let special = &rest[rest.find(['[', '\\'])?..];
+            if special.starts_with('[') {
+                let (class, after) = special.split_at(class_bytes(special));
+                rest = after;
+                return Some(class);
+            }
+            let escaped = special[1..].chars().next();
+            rest = &special[1 + escaped.map_or(0, char::len_utf8)..];
+        }
+    })
+}
+
+/// Whether a class means no character that a path in normal form may have within a segment.
+fn is_empty_class(class: &str) -> bool {
+    let legal = (b'!'..=b'~').filter(|&byte| byte != b'/' && !is_illegal(byte));
+    let mut characters = legal.map(char::from);
+    !characters.any(|it| fast_glob::glob_match(format!("/{class}"), format!("/{it}")))
 }
 
 /// A pattern of hosts in the file: `shop.example.com` or `*.example.com`. In lower case, without port and
@@ -308,9 +355,24 @@ impl ValuePattern {
         }
     }
 
+    /// Whether it begins, and whether it ends, with a space or a tab.
+    pub fn outer_space(&self) -> (bool, bool) {
+        (
+            self.0.starts_with([' ', '\t']),
+            self.0.ends_with([' ', '\t']),
+        )
+    }
+
+    /// Whether it has one of these bytes.
+    pub fn has_any(&self, bytes: &[u8]) -> bool {
+        self.0.bytes().any(|byte| bytes.contains(&byte))
+    }
+
     /// Whether every value that `other` matches certainly matches this pattern, too.
     pub fn contains(&self, other: &ValuePattern) -> bool {
-        self == other || (!other.0.contains('*') && self.matches(other.0.as_bytes()))
+        self == other
+            || *self.0 == *"*"
+            || (!other.0.contains('*') && self.matches(other.0.as_bytes()))
     }
 }
 
@@ -371,8 +433,24 @@ mod tests {
         check("/a/../b", Err(PathFault::DotSegments));
         check("/a/%2e", Err(PathFault::DotSegments));
         check("/*/./x", Err(PathFault::DotSegments));
-        check("/[\u{e9}]", Err(PathFault::WideClass));
+        for text in ["/[\u{e9}]", "/[ ]", "/[! ]", "/[a{]", "/[\\\\]"] {
+            check(text, Err(PathFault::WideClass));
+        }
         check(&format!("/{}", "a".repeat(1_024)), Err(PathFault::Length));
+        for text in [
+            "/[z-a]",
+            "/{a,[z-a]}",
+            "/[/]",
+            "/[!!-~]",
+            "/\\[[z-a]",
+            "/[\\]a]/[z-a]",
+        ] {
+            check(text, Err(PathFault::EmptyClass));
+        }
+        check("/[a-az-a]", Ok("/[a-az-a]"));
+        check("/[\\]]", Ok("/[\\]]"));
+        check("/[]-a]", Ok("/[]-a]"));
+        check("/\\[z-a]", Ok("/\\[z-a]"));
         for text in ["/{a,b", "/[a"] {
             assert!(
                 matches!(PathPattern::new(text), Err(PathFault::Glob(_))),
