@@ -3,11 +3,12 @@
 use super::encode::decode;
 use super::error::ArchiveError;
 use super::location::Location;
-use super::question::ReplayQuestion;
+use super::question::{EventSource, ReplayQuestion};
 use super::rows_back::ArchivedRows;
 use super::tables::DEFINITIONS;
 use crate::experiment::EpochDigest;
 use crate::experiment::assign::{Share, Weight};
+use crate::experiment::metric_definition::trigger_of;
 use crate::experiment::record::{Declaration, DeclaredExperiment, DeclaredGroup};
 use futures_util::TryStreamExt;
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,6 +23,10 @@ pub(super) struct Declared {
     pub counted: BTreeSet<(u64, String)>,
     /// The names of all archived events.
     pub events: BTreeSet<String>,
+    /// By digest of the declaration and rule: the first event that counted a rule of the question.
+    by_rule: BTreeMap<(u64, String), String>,
+    /// All that was counted by a rule or as an event.
+    pub triggers: BTreeSet<String>,
     /// The names of all archived experiments.
     pub experiments: BTreeSet<String>,
 }
@@ -48,6 +53,59 @@ impl Declared {
         Ok(declared)
     }
 
+    fn add_trigger(
+        &mut self,
+        question: &ReplayQuestion,
+        (digest, event): (u64, &str),
+        trigger: &str,
+    ) {
+        self.triggers.insert(trigger.to_owned());
+        let is_asked =
+            |source: &EventSource| matches!(source, EventSource::Rule(rule) if rule == trigger);
+        if question.sources().any(is_asked) {
+            // Two metrics may have counted the same answers.
+            let first = self.by_rule.entry((digest, trigger.to_owned()));
+            let first = first.or_insert_with(|| event.to_owned());
+            if event < first.as_str() {
+                event.clone_into(first);
+            }
+        }
+    }
+
+    /// Whether an event of a record with this declaration belongs to a source.
+    pub(super) fn has(&self, source: &EventSource, digest: u64, event: &str) -> bool {
+        match source {
+            EventSource::Named(name) => name == event,
+            EventSource::Rule(rule) => {
+                let counted = self.by_rule.get(&(digest, rule.clone()));
+                counted.is_some_and(|name| name == event)
+            }
+        }
+    }
+
+    /// Says what of a question the archive does not have.
+    pub(super) fn missing(&self, question: &ReplayQuestion) -> Option<String> {
+        let list = |names: &BTreeSet<String>| {
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            names.join(", ")
+        };
+        if self.declarations.is_empty() {
+            let (name, known) = (&question.experiment, list(&self.experiments));
+            return Some(format!("it has no experiment {name:?}; known: {known}"));
+        }
+        question.sources().find_map(|source| match source {
+            EventSource::Named(name) if !self.events.contains(name) => {
+                let known = list(&self.events);
+                Some(format!("it has no event {name:?}; known: {known}"))
+            }
+            EventSource::Rule(rule) if !self.by_rule.keys().any(|(_, known)| known == rule) => {
+                let known = list(&self.triggers);
+                Some(format!("no metric counted {rule:?}; counted were: {known}"))
+            }
+            _ => None,
+        })
+    }
+
     fn add(
         &mut self,
         question: &ReplayQuestion,
@@ -57,6 +115,10 @@ impl Declared {
         let digest = digest_of(rows, "declaration", row)?;
         let event = rows.text("event", row)?;
         self.events.extend(event.map(str::to_owned));
+        let definition = rows.text("definition", row)?;
+        if let Some((event, definition)) = event.zip(definition) {
+            self.add_trigger(question, (digest, event), trigger_of(definition));
+        }
         let experiment = rows.text("experiment_id", row)?;
         self.experiments.extend(experiment.map(str::to_owned));
         if experiment != Some(&question.experiment) {

@@ -60,7 +60,7 @@ pub use archiver::Archiver;
 pub use error::ArchiveError;
 #[cfg(feature = "archive")]
 pub use past::ArchivedPast;
-pub use question::ReplayQuestion;
+pub use question::{EventSource, ReplayBase, ReplayQuestion};
 #[cfg(feature = "archive")]
 pub use sweep::forget;
 pub use swept::Swept;

@@ -4,7 +4,7 @@ use super::declared::{Declared, digest_of};
 use super::encode::decode;
 use super::error::ArchiveError;
 use super::location::Location;
-use super::question::ReplayQuestion;
+use super::question::{EventSource, ReplayBase, ReplayQuestion};
 use super::rows_back::ArchivedRows;
 use super::tables::{RecordTable, VALUE_SCALE};
 use crate::config::plan::ArchiveTarget;
@@ -44,7 +44,9 @@ impl ArchivedPast {
     ) -> Result<ArchivedPast, ArchiveError> {
         let location = Location::open(archive, RETRIES_MAX)?;
         let declared = Declared::read(&location, &question).await?;
-        check(&declared, &question)?;
+        if let Some(missing) = declared.missing(&question) {
+            return Err(ArchiveError::Missing(missing));
+        }
         let mut batches = BTreeMap::<String, (String, Vec<(RecordTable, String)>)>::new();
         for table in RecordTable::ALL {
             let names = location.list(table.name(), None)?;
@@ -125,11 +127,12 @@ impl ArchivedPast {
             }
             RecordTable::Events => {
                 let event = rows.needed("event", row)?;
+                let part = self.part(digest, event);
                 let is_counted = || self.declared.counted.contains(&(digest, event.to_owned()));
-                if event != self.question.event && !is_counted() {
+                if part == Part::default() && !is_counted() {
                     return Ok(());
                 }
-                observation = Some(self.observation(event, rows, row)?);
+                observation = Some(self.observation(part, rows, row)?);
             }
             RecordTable::Identities => {}
         }
@@ -187,11 +190,23 @@ impl ArchivedPast {
         }))
     }
 
+    /// What events of this name are for the metric.
+    fn part(&self, digest: u64, event: &str) -> Part {
+        let is_of = |source: &EventSource| self.declared.has(source, digest, event);
+        Part {
+            counts: self.question.events.as_ref().is_some_and(is_of),
+            is_base: match &self.question.base {
+                ReplayBase::Archived => false,
+                ReplayBase::Events(source) => is_of(source),
+            },
+        }
+    }
+
     /// The event of a row. Of another event than the one that is asked for it is known only that it was there: it shows
     /// that the user came back.
     fn observation(
         &self,
-        event: &str,
+        part: Part,
         rows: &ArchivedRows<'_>,
         row: usize,
     ) -> Result<Observation, ArchiveError> {
@@ -204,12 +219,21 @@ impl ArchivedPast {
             event_id: None,
             at_ms: NonZeroU64::new(at_ms).filter(|_| at_ms != reported_ms),
         };
-        if event == self.question.event {
-            observation.count = u32::try_from(rows.long("n", row)?).unwrap_or(u32::MAX);
+        let number = rows.long("n", row)?;
+        if part.counts {
+            observation.count = u32::try_from(number).unwrap_or(u32::MAX);
             let value = rows
                 .value("value", row)?
                 .filter(|_| self.question.has_values);
             observation.sum = in_units(value.unwrap_or_default(), self.question.metric.scale);
+            if self.question.base == ReplayBase::Archived {
+                observation.base = rows.long("base", row)?;
+            }
+        }
+        if part.is_base {
+            observation.base = number;
+        }
+        if part != Part::default() {
             // One that its reporter gave is a digest; another one is a place in a journal.
             let id = rows.needed("event_id", row)?;
             let digest = Some(id).filter(|id| id.len() == 16);
@@ -218,6 +242,14 @@ impl ArchivedPast {
         }
         Ok(observation)
     }
+}
+
+/// What an event is for the metric that is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Part {
+    counts: bool,
+    /// Whether it adds to the base of a ratio.
+    is_base: bool,
 }
 
 /// A record without exposures and observations.
@@ -250,24 +282,4 @@ fn in_units(value: i128, scale: u8) -> i64 {
     let half = value.signum() * (one / 2);
     let units = (value + half) / one;
     units.clamp(i64::MIN.into(), i64::MAX.into()) as i64
-}
-
-fn check(declared: &Declared, question: &ReplayQuestion) -> Result<(), ArchiveError> {
-    let known = |names: &std::collections::BTreeSet<String>| {
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        names.join(", ")
-    };
-    let missing = if declared.declarations.is_empty() {
-        let known = known(&declared.experiments);
-        format!(
-            "it has no experiment {:?}; known: {known}",
-            question.experiment
-        )
-    } else if !declared.events.contains(&question.event) {
-        let known = known(&declared.events);
-        format!("it has no event {:?}; known: {known}", question.event)
-    } else {
-        return Ok(());
-    };
-    Err(ArchiveError::Missing(missing))
 }

@@ -6,12 +6,12 @@ use super::output::Output;
 use crate::admin::results::evaluator::{CountsSnapshot, Evaluator};
 use crate::admin::results::schema::ExperimentResult;
 use crate::admin::{View, experiment_result};
-use crate::archive::{ArchiveError, ArchivedPast, ReplayQuestion};
+use crate::archive::{ArchiveError, ArchivedPast, EventSource, ReplayBase, ReplayQuestion};
 use crate::config;
 use crate::config::declaration::declaration;
 use crate::config::plan::{ArchiveTarget, Plan};
 use crate::experiment::Crossover;
-use crate::experiment::metric::{Metric, MetricKind, Trigger};
+use crate::experiment::metric::{Metric, MetricKind, RatioBase, Trigger};
 use crate::features::{Feature, MissingFeature};
 use crate::server::ErrorWithHint;
 use crate::store::apply_semantics::CROSSED_OVER;
@@ -125,35 +125,45 @@ fn question(plan: &Plan, name: &str, metric: &str) -> anyhow::Result<(Plan, Repl
         .context("the metric is missing")?;
     let metric = plan.metric(index);
     let declared = declaration(&plan).metrics.swap_remove(index.0);
-    let event = match &metric.trigger {
-        Trigger::Event(event) if is_new => event.to_string(),
+    let (events, base) = match is_new {
+        true => sources(metric)?,
         // Archived events have the names of the metrics that counted them.
-        _ if !is_new => metric_name.to_owned(),
-        _ => return Err(not_replayed("a metric with `on` or `latency`")),
+        false => {
+            let named = EventSource::Named(metric_name.to_owned());
+            let has_events = metric.kind != MetricKind::Latency;
+            (has_events.then_some(named), ReplayBase::Archived)
+        }
     };
-    check_kind(metric)?;
     let question = ReplayQuestion {
         experiment: name.to_owned(),
-        event,
+        events,
+        base,
         has_values: metric.value.is_some(),
         metric: declared,
     };
     Ok((plan, question))
 }
 
-fn check_kind(metric: &Metric) -> anyhow::Result<()> {
-    match metric.kind {
-        MetricKind::Conversion | MetricKind::Count | MetricKind::Mean => Ok(()),
-        kind => Err(not_replayed(&format!("a metric of kind {}", kind.name()))),
-    }
-}
-
-fn not_replayed(what: &str) -> anyhow::Error {
-    ErrorWithHint::new(
-        format!("{what} cannot be replayed"),
-        "name an archived event with `event`, and kind conversion, count or mean; ask others with `watershed archive sql`",
-    )
-    .into()
+/// Returns the archived events that a new metric counts, and those that add to its base.
+fn sources(metric: &Metric) -> anyhow::Result<(Option<EventSource>, ReplayBase)> {
+    let events = match &metric.trigger {
+        Trigger::Event(event) => Some(EventSource::Named(event.to_string())),
+        Trigger::Rule(rule) => Some(EventSource::Rule(rule.text())),
+        Trigger::Latency(_) => None,
+    };
+    let base = match &metric.per {
+        None => ReplayBase::Archived,
+        Some(RatioBase::Event(event)) => ReplayBase::Events(EventSource::Named(event.to_string())),
+        Some(RatioBase::Rule(rule)) => ReplayBase::Events(EventSource::Rule(rule.text())),
+        Some(RatioBase::Requests) => {
+            let error = ErrorWithHint::new(
+                "a new ratio per requests cannot be replayed: requests that nothing counted were not archived",
+                "replay one of the routes file by its name, or take an archived event as the base: `per: { event: NAME }`",
+            );
+            return Err(error.into());
+        }
+    };
+    Ok((events, base))
 }
 
 /// Counts the past as ingestion does, in a store of its own, and judges it as results do.

@@ -254,7 +254,9 @@ fn check_methods(node: &Node<'_>, matcher: &Matcher, expose: &ExposeRule) {
     let conditions = [Some(matcher), expose].into_iter().flatten();
     let all = Condition::All(conditions.map(|it| it.condition().clone()).collect());
     let never = [Method::HEAD, Method::TRACE].map(Condition::Method);
-    if implication::implies(&all, &Condition::Any(never.into())) {
+    // What never holds is another error.
+    let is_possible = !implication::never_holds(&all);
+    if is_possible && implication::implies(&all, &Condition::Any(never.into())) {
         let place = node.get("expose").or_else(|| node.get("match"));
         place.as_ref().unwrap_or(node).problem(
             "only HEAD or TRACE requests meet the conditions, and they expose nobody",

@@ -8,12 +8,7 @@ impl Metric {
     /// Such as `event purchase, kind mean, value amount, scale 2`: all that decides what is counted,
     /// and nothing of what is made of the counts.
     pub fn definition(&self) -> String {
-        let trigger = match &self.trigger {
-            Trigger::Event(name) => format!("event {name}"),
-            Trigger::Rule(rule) => rule_text(rule),
-            Trigger::Latency(quantile) => format!("{} of the first response", quantile.name()),
-        };
-        let mut parts = vec![trigger, format!("kind {}", self.kind.name())];
+        let mut parts = vec![self.trigger.text(), format!("kind {}", self.kind.name())];
         let unit = 10f64.powi(i32::from(self.scale));
         if let Some(value) = &self.value {
             parts.push(format!("value {value}"));
@@ -23,7 +18,7 @@ impl Metric {
         let per = self.per.as_ref().map(|per| match per {
             RatioBase::Requests => "per requests".to_owned(),
             RatioBase::Event(name) => format!("per event {name}"),
-            RatioBase::Rule(rule) => format!("per {}", rule_text(rule)),
+            RatioBase::Rule(rule) => format!("per {}", rule.text()),
         });
         parts.extend(per);
         if matches!(self.kind, MetricKind::Mean | MetricKind::Ratio) || self.value.is_some() {
@@ -36,32 +31,52 @@ impl Metric {
     }
 }
 
-/// `POST /checkout -> 200-299`.
-fn rule_text(rule: &MetricRule) -> String {
-    let MetricRule {
-        method,
-        path,
-        status,
-        header,
-    } = rule;
-    let method = method.as_ref().map(ToString::to_string);
-    let path = path.as_ref().map(ToString::to_string);
-    let status = status.map(|status| format!("-> {}-{}", status.low, status.high));
-    let header = header.as_ref().map(|HeaderRule { name, value }| {
-        let value = value.as_ref();
-        value.map_or(format!("with {name}"), |value| {
-            match names_secret(name.as_str()) {
-                // The line is stored and shown.
-                true => format!("with {name}: {}", hidden(&value.to_string())),
-                false => format!("with {name}: {value}"),
-            }
-        })
-    });
-    let words: Vec<String> = [method, path, status, header]
-        .into_iter()
-        .flatten()
-        .collect();
-    words.join(" ")
+impl Trigger {
+    /// What counts as an event, as a definition begins.
+    fn text(&self) -> String {
+        match self {
+            Trigger::Event(name) => format!("event {name}"),
+            Trigger::Rule(rule) => rule.text(),
+            Trigger::Latency(quantile) => format!("{} of the first response", quantile.name()),
+        }
+    }
+}
+
+/// The rule or event of which a [definition](Metric::definition) says that it is counted.
+pub fn trigger_of(definition: &str) -> &str {
+    definition
+        .split_once(", kind ")
+        .map_or(definition, |(trigger, _)| trigger)
+}
+
+impl MetricRule {
+    /// Such as `POST /checkout -> 200-299`, as definitions name it.
+    pub fn text(&self) -> String {
+        let MetricRule {
+            method,
+            path,
+            status,
+            header,
+        } = self;
+        let method = method.as_ref().map(ToString::to_string);
+        let path = path.as_ref().map(ToString::to_string);
+        let status = status.map(|status| format!("-> {}-{}", status.low, status.high));
+        let header = header.as_ref().map(|HeaderRule { name, value }| {
+            let value = value.as_ref();
+            value.map_or(format!("with {name}"), |value| {
+                match names_secret(name.as_str()) {
+                    // The line is stored and shown.
+                    true => format!("with {name}: {}", hidden(&value.to_string())),
+                    false => format!("with {name}: {value}"),
+                }
+            })
+        });
+        let words: Vec<String> = [method, path, status, header]
+            .into_iter()
+            .flatten()
+            .collect();
+        words.join(" ")
+    }
 }
 
 /// `7d`, `90m`: in the largest unit that it is a whole number of.

@@ -24,6 +24,7 @@ const FIRST_METRICS: &str = "
   soon: { event: buy, within: 1ms, kind: count }
   per_request: { event: buy, value: amount, kind: ratio, per: requests }
   pages: { on: { path: /page/** }, kind: count }
+  per_page: { event: buy, value: amount, kind: ratio, per: { on: { path: /page/** } } }
 ";
 
 /// A site with two experiments, one of which has a guardrail.
@@ -36,6 +37,11 @@ pub struct Site {
 impl Site {
     /// Starts a site with this archive, and more lines of the file.
     pub fn start(archive: &str, lines: &str, env: &[(&str, &str)]) -> Site {
+        Site::start_with(archive, lines, "", env)
+    }
+
+    /// With these lines of metrics, too.
+    pub fn start_with(archive: &str, lines: &str, metrics: &str, env: &[(&str, &str)]) -> Site {
         let origins = [Origin::start("a"), Origin::start("b")];
         let [a, b] = origins.each_ref().map(|origin| origin.address);
         let routes = format!(
@@ -43,7 +49,7 @@ impl Site {
 experiments:
   shop: {{ control: a, experiment: b, percent: 50, guardrails: {{ errors: {{ max_increase: 5% }} }} }}
   page: {{ match: {{ path: /page/** }}, groups: {{ control: {{ weight: 1 }}, new: {{ weight: 1 }}, newer: {{ weight: 2 }} }} }}
-metrics:{FIRST_METRICS}"
+metrics:{FIRST_METRICS}{metrics}"
         );
         let how = crate::support::proxy::How {
             env: env

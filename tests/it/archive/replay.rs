@@ -38,7 +38,12 @@ fn numbers(metric: &Value) -> Vec<[Value; 7]> {
 
 #[test]
 fn replayed_metric_has_the_numbers_of_the_results() {
-    let mut site = Site::start("{ to: out, every: 1s }", SEGMENTS, &[]);
+    let mut site = Site::start_with(
+        "{ to: out, every: 1s }",
+        SEGMENTS,
+        "  half: { latency: p50 }\n",
+        &[],
+    );
     visits(&site.proxy, 0..150);
     let mut client = site.proxy.client();
     for number in 0..30 {
@@ -64,6 +69,19 @@ fn replayed_metric_has_the_numbers_of_the_results() {
             "most: { event: revenue, value: amount, kind: mean, cap: 20 }",
             "capped",
         ),
+        ("per_request", "per_request"),
+        ("per_page", "per_page"),
+        (
+            "bought_per_page: { event: revenue, value: amount, kind: ratio, per: { on: { path: /page/** } } }",
+            "per_page",
+        ),
+        (
+            "bought_per_page: { event: revenue, value: amount, kind: ratio, per: { event: pages } }",
+            "per_page",
+        ),
+        ("seen: { on: { path: /page/** }, kind: count }", "pages"),
+        ("half", "half"),
+        ("median: { latency: p50 }", "half"),
     ] {
         let result = replayed(&site, &["--experiment", "shop", "--metric", asked]);
         assert_eq!(
@@ -119,7 +137,7 @@ fn replayed_metric_has_the_numbers_of_the_results() {
         ),
         (
             vec!["--experiment", "shop", "--metric", "x: { event: nothing }"],
-            "it has no event \\\"nothing\\\"; known: buy, capped, pages, per_request, revenue, soon, ~errors",
+            "it has no event \\\"nothing\\\"; known: buy, capped, half, pages, per_page, per_request, revenue, soon, ~errors",
         ),
         (
             vec!["--experiment", "shop", "--metric", "x: { evnt: buy }"],
@@ -127,11 +145,16 @@ fn replayed_metric_has_the_numbers_of_the_results() {
         ),
         (
             vec!["--experiment", "shop", "--metric", "x: { on: GET / }"],
-            "a metric with `on` or `latency` cannot be replayed",
+            "no metric counted \\\"GET /\\\"; counted were: /page/**, event buy, ",
         ),
         (
-            vec!["--experiment", "shop", "--metric", "per_request"],
-            "a metric of kind ratio cannot be replayed",
+            vec![
+                "--experiment",
+                "shop",
+                "--metric",
+                "x: { event: buy, kind: ratio, value: amount, per: requests }",
+            ],
+            "a new ratio per requests cannot be replayed",
         ),
         (
             vec![
