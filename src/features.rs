@@ -17,6 +17,8 @@ pub enum Feature {
     Acme,
     /// The Model Context Protocol.
     Mcp,
+    /// Routes and weights from a Kubernetes cluster.
+    Kubernetes,
 }
 
 impl Feature {
@@ -30,6 +32,7 @@ impl Feature {
             Feature::Archive => "archive",
             Feature::Acme => "acme",
             Feature::Mcp => "mcp",
+            Feature::Kubernetes => "kubernetes",
         }
     }
 
@@ -43,6 +46,7 @@ impl Feature {
             Feature::Archive => cfg!(feature = "archive"),
             Feature::Acme => cfg!(feature = "acme"),
             Feature::Mcp => cfg!(feature = "mcp"),
+            Feature::Kubernetes => cfg!(feature = "kubernetes"),
         }
     }
 }

@@ -11,6 +11,7 @@ pub mod cli;
 pub mod config;
 pub mod features;
 mod forward;
+pub mod gateway;
 pub mod journal;
 pub mod notify;
 pub mod otel;

@@ -20,6 +20,7 @@ mod import;
 mod init;
 mod judge;
 mod known_users;
+mod kubernetes;
 mod mcp;
 mod output;
 mod override_;
@@ -102,6 +103,8 @@ enum Command {
     /// Serve results to assistants by the Model Context Protocol, on standard input and output; read-only unless
     /// told otherwise
     Mcp(mcp::Arguments),
+    /// Write a routes file from the HTTPRoutes of a Kubernetes cluster, and again when they change
+    Kubernetes(kubernetes::Arguments),
     /// Simulate the file's experiments: how often verdicts are wrong, and how long they take
     Simulate(simulate::Arguments),
     /// Print the JSON Schema of the routes file, with which editors complete and check it
@@ -155,6 +158,7 @@ fn run(command: Command, output: Output) -> anyhow::Result<()> {
         Command::Healthcheck(arguments) => healthcheck::run(&arguments, output),
         Command::Token(arguments) => token::run(&arguments, output),
         Command::Mcp(arguments) => mcp::run(&arguments),
+        Command::Kubernetes(arguments) => kubernetes::run(&arguments),
         Command::Simulate(arguments) => simulate::run(&arguments, output),
         Command::Completions(arguments) => {
             completions::run(&arguments, Arguments::command(), output)

@@ -109,7 +109,9 @@ pub(super) fn read(
     for (name, node) in &named {
         check_name(node, name);
         if node.keys(&keys) {
-            experiments.push(experiment(name, node, known, (&mut units, watched)));
+            let experiment = experiment(name, node, known, (&mut units, watched));
+            warn_of_no_traffic(node, &experiment);
+            experiments.push(experiment);
             nodes.push(node);
         }
     }
@@ -214,7 +216,6 @@ fn experiment(
         groups: groups.into(),
     };
     admission::read(node, &mut experiment, primary, shared);
-    warn_of_no_traffic(node, &experiment);
     experiment
 }
 

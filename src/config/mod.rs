@@ -89,6 +89,14 @@ pub fn load_again(path: &Path, known_ids: &IdLists) -> Result<Plan, InvalidConfi
     scheduled(&text, path, known_ids)
 }
 
+/// Returns what a file has, as it is written: without the environment and the files that it names. `None` where it has a
+/// number that JSON does not have, or no keys.
+pub fn written(path: &Path) -> Result<Option<serde_json::Value>, InvalidConfig> {
+    let (value, _) =
+        file::parse(path, &read(path)?, 0).map_err(|problem| InvalidConfig::of(*problem, path))?;
+    Ok(value.to_json().filter(serde_json::Value::is_object))
+}
+
 fn scheduled(text: &str, path: &Path, known_ids: &IdLists) -> Result<Plan, InvalidConfig> {
     let mut plan = parse_for(text, path, &of_process, Feature::is_built, known_ids)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH);

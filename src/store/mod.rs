@@ -14,7 +14,7 @@ pub mod aggregate;
 mod all_forgotten;
 pub mod applied_cache;
 pub mod apply_semantics;
-mod backoff;
+pub(crate) mod backoff;
 pub mod buckets;
 pub mod damage;
 pub mod decisions;

@@ -87,6 +87,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "upstream",
         ],
     ),
+    ("gateway", &[]),
     (
         "forward",
         &[
@@ -161,6 +162,7 @@ const MODULES: &[(&str, &[&str])] = &[
 const PURE: &[&str] = &[
     "experiment/",
     "stats/",
+    "gateway/",
     "journal/frame.rs",
     "journal/layout.rs",
     "journal/ranges.rs",

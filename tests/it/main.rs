@@ -36,6 +36,7 @@ mod fixtures;
 mod flags;
 mod forget;
 mod forwarding;
+mod gateway;
 mod getting_started;
 mod history;
 mod identities;
