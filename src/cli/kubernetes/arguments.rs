@@ -4,10 +4,6 @@ use std::path::PathBuf;
 
 /// The arguments of `kubernetes`.
 #[derive(Debug, clap::Args)]
-#[cfg_attr(
-    not(feature = "kubernetes"),
-    expect(dead_code, reason = "nothing reads them without the feature")
-)]
 #[command(
     after_help = "It runs beside `watershed run`, which reads the file that is written and reloads it:\n  watershed kubernetes --gateway shop/public --base /etc/watershed/base.yaml --write /run/watershed/routes.yaml\n  watershed run -c /run/watershed/routes.yaml"
 )]
