@@ -158,7 +158,7 @@ fn starts(program: &str) -> How {
 fn stop(replica: &mut Proxy, load: &Load, user: &str) -> Counts {
     let mut last = replica.client();
     last.say(format!(
-        "GET /?event=buy&sleep_ms=2500 HTTP/1.1\r\nHost: site.test\r\nX-User: {user}\r\n\r\n"
+        "GET /?event=buy&sleep_ms=3500 HTTP/1.1\r\nHost: site.test\r\nX-User: {user}\r\n\r\n"
     ))
     .unwrap();
     load.goes_on();
