@@ -171,6 +171,8 @@ fn stop(replica: &mut Proxy, load: &Load, user: &str) -> Counts {
     });
     load.remove(replica.public);
     assert_eq!(last.answer(true).unwrap().status, 200);
+    // The process would wait for more on this connection, and would have the time to ingest meanwhile.
+    drop(last);
     let ended = replica.wait();
     assert!(ended.success(), "{}", replica.log.lock().unwrap());
     Counts {
