@@ -4,7 +4,7 @@ use super::admin_client::{Credentials, fetch};
 use super::output::Output;
 use super::{demo_site, visitors};
 use crate::config;
-use crate::server::{self, Listeners, logging};
+use crate::server::{self, ErrorWithHint, Listeners, logging};
 use crate::tasks;
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -60,7 +60,12 @@ async fn demonstrate(arguments: &Arguments, folder: &Path, output: Output) -> an
     );
     std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
     let plan = config::load(&file)?;
-    let listeners = Listeners::bind(&plan)?;
+    // The addresses are those of options here, not of keys that somebody wrote.
+    let listeners = Listeners::bind(&plan).map_err(|error| {
+        let hint =
+            "stop what listens there, or take free ports: watershed demo --port 0 --admin-port 0";
+        ErrorWithHint::new(format!("{error:#}"), hint)
+    })?;
     let (site, admin) = (listeners.public_address()?, listeners.admin_address()?);
     let interrupted = server::stop_requested()?;
     let (stop, stopped) = oneshot::channel::<()>();

@@ -307,27 +307,24 @@ upstreams: { a: \"http://127.0.0.1:1\" }
 store: redis://127.0.0.1:6379
 trace: { otlp: \"http://127.0.0.1:4318\" }
 archive: { to: out }
+dns: { servers: 10.0.0.2 }
+tls: { listen: 127.0.0.1:8443, acme: { names: shop.example, agree_terms: true } }
 ";
         let path = Path::new("routes.yaml");
         let invalid = parse_for(text, path, &|_| None, |_| false, &IdLists::new()).unwrap_err();
         let diagnostics = invalid.diagnostics.iter();
-        let found: Vec<_> = diagnostics.map(|it| (&*it.key, &*it.found)).collect();
+        let found: Vec<_> = diagnostics.map(|it| (&*it.key, it.found.clone())).collect();
+        let missing = |name| format!("this program was built without its feature `{name}`");
         assert_eq!(
             found,
             [
-                (
-                    "store",
-                    "this program was built without its feature `redis`"
-                ),
-                (
-                    "trace.otlp",
-                    "this program was built without its feature `otlp`"
-                ),
-                (
-                    "archive",
-                    "this program was built without its feature `archive`"
-                ),
+                ("store", "redis"),
+                ("trace.otlp", "otlp"),
+                ("archive", "archive"),
+                ("dns", "dns"),
+                ("tls.acme", "acme"),
             ]
+            .map(|(key, feature)| (key, missing(feature)))
         );
         let hint = &invalid.diagnostics[0].allowed;
         assert!(hint.contains("--features redis"), "{hint}");

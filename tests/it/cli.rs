@@ -237,6 +237,21 @@ fn demo_runs_to_its_end() {
 }
 
 #[test]
+fn demo_on_a_taken_port_names_its_options() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let said = run(&["demo", "--exit", "--port", &port, "--admin-port", "0"]);
+    assert_eq!(said.code, 1);
+    assert!(
+        said.err
+            .contains(&format!("cannot listen on 127.0.0.1:{port}: "))
+            && said.err.contains("watershed demo --port 0 --admin-port 0"),
+        "{}",
+        said.err
+    );
+}
+
+#[test]
 fn results_without_a_server_are_an_error() {
     let free = refusing_address();
     let said = run(&["results", "--url", &format!("http://{free}")]);

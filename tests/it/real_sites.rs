@@ -6,49 +6,14 @@ use crate::support::HANG;
 use crate::support::browser::Driver;
 use crate::support::client::Client as AdminClient;
 use crate::support::proxy::Proxy;
+use crate::support::site::Site;
 use crate::support::tools;
 use fantoccini::wd::WebDriverCompatibleCommand;
 use fantoccini::{Client, Locator};
 use serde_json::Value;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use url::{ParseError, Url};
-
-/// One version of a site, on a port of its own.
-struct Version {
-    child: Child,
-    port: u16,
-}
-
-impl Version {
-    fn start(mut command: Command, name: &str) -> Version {
-        let mut child = command
-            .arg(name)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let port = lines.next().expect("the site prints its port").unwrap();
-        std::thread::spawn(move || lines.for_each(drop));
-        Version {
-            child,
-            port: port.trim().parse().unwrap(),
-        }
-    }
-
-    fn stop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Drop for Version {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
 
 fn express() -> Command {
     let modules = tools::installed("sites-javascript");
@@ -165,7 +130,7 @@ fn decide(proxy: &Proxy, action: &str, body: &str) {
 }
 
 async fn visit(command: fn() -> Command) {
-    let mut versions = ["old", "new"].map(|name| Version::start(command(), name));
+    let mut versions = ["old", "new"].map(|name| Site::start(command().arg(name)));
     let [old, new] = [versions[0].port, versions[1].port];
     let routes = |percent: u32| {
         format!(

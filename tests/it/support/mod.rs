@@ -8,6 +8,7 @@ pub mod pebble;
 pub mod proxy;
 pub mod raw;
 pub mod redis;
+pub mod site;
 pub mod tools;
 
 use socket2::{Domain, Socket, Type};

@@ -38,6 +38,32 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if or .Values.store.url .Values.store.existingSecret }}true{{ end -}}
 {{- end -}}
 
+{{/* Whether the pods have TLS. */}}
+{{- define "watershed.hasTls" -}}
+{{- if or .Values.tls.existingSecret .Values.tls.acme }}true{{ end -}}
+{{- end -}}
+
+{{/* Combinations of TLS that could not start, or that the authority could not reach. */}}
+{{- define "watershed.checkTls" -}}
+{{- range list "listen" "certificates" "acme" -}}
+{{- if hasKey (default dict $.Values.routes.tls) . -}}
+{{- fail (printf "routes.tls.%s: the chart writes this key; see the values `tls`" .) -}}
+{{- end -}}
+{{- end -}}
+{{- if and .Values.routes.tls (not (include "watershed.hasTls" .)) -}}
+{{- fail "routes.tls needs certificates: set tls.existingSecret or tls.acme" -}}
+{{- end -}}
+{{- if .Values.tls.acme -}}
+{{- $challenge := .Values.tls.acme.challenge | default "http-01" -}}
+{{- if and (eq $challenge "http-01") (ne (int .Values.service.port) 80) -}}
+{{- fail (printf "service.port is %d, but the authority asks at port 80 (http-01): set it to 80, or tls.acme.challenge to tls-alpn-01" (int .Values.service.port)) -}}
+{{- end -}}
+{{- if and (eq $challenge "tls-alpn-01") (ne (int .Values.tls.port) 443) -}}
+{{- fail (printf "tls.port is %d, but the authority asks at port 443 (tls-alpn-01): set it to 443, or tls.acme.challenge to http-01" (int .Values.tls.port)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* Combinations that would lose counts or could not start. */}}
 {{- define "watershed.check" -}}
 {{- if not (has .Values.journal.volume (list "emptyDir" "claim")) -}}
@@ -59,6 +85,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- fail (printf "routes.%s: the chart writes this key; see the values `store`, `admin` and `journal`" .) -}}
 {{- end -}}
 {{- end -}}
+{{- include "watershed.checkTls" . -}}
 {{- end -}}
 
 {{/* The routes file: what the chart knows, and .Values.routes. */}}
@@ -70,7 +97,22 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- $store = .Values.store.url -}}
 {{- end -}}
 {{- $admin := dict "listen" "0.0.0.0:9900" "health" "0.0.0.0:9901" "token" "file:/run/secrets/watershed-admin/token" -}}
+{{- if .Values.admin.tls.existingSecret -}}
+{{- $folder := "/run/secrets/watershed-admin-tls" -}}
+{{- $_ := set $admin "tls" (dict "cert" (printf "%s/tls.crt" $folder) "key" (printf "%s/tls.key" $folder)) -}}
+{{- end -}}
 {{- $journal := dict "path" "/var/lib/watershed/journal" "quota" .Values.journal.quota -}}
 {{- $ours := dict "listen" "0.0.0.0:8080" "admin" $admin "store" $store "journal" $journal -}}
+{{- if include "watershed.hasTls" . -}}
+{{- $tls := dict "listen" "0.0.0.0:8443" -}}
+{{- if .Values.tls.existingSecret -}}
+{{- $folder := "/run/secrets/watershed-tls" -}}
+{{- $_ := set $tls "certificates" (dict "cert" (printf "%s/tls.crt" $folder) "key" (printf "%s/tls.key" $folder)) -}}
+{{- end -}}
+{{- with .Values.tls.acme -}}
+{{- $_ := set $tls "acme" . -}}
+{{- end -}}
+{{- $_ := set $ours "tls" $tls -}}
+{{- end -}}
 {{- toYaml (merge (deepCopy .Values.routes) $ours) -}}
 {{- end -}}
