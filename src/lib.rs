@@ -14,6 +14,8 @@ mod forward;
 pub mod journal;
 pub mod notify;
 pub mod otel;
+#[cfg(feature = "postgres")]
+pub mod postgres_address;
 pub mod private_file;
 pub mod proxy;
 pub mod rate_limit;

@@ -21,17 +21,19 @@ const MODULES: &[(&str, &[&str])] = &[
     ("stats", &[]),
     ("telemetry", &[]),
     ("rate_limit", &[]),
-    ("redis_address", &[]),
     ("private_file", &[]),
     ("regular_file", &[]),
     ("tasks", &["telemetry"]),
     ("tls", &[]),
+    ("postgres_address", &["tls"]),
+    ("redis_address", &["tls"]),
     ("features", &[]),
     (
         "config",
         &[
             "experiment",
             "features",
+            "postgres_address",
             "redis_address",
             "regular_file",
             "tls",
@@ -45,6 +47,7 @@ const MODULES: &[(&str, &[&str])] = &[
         &[
             "journal",
             "experiment",
+            "postgres_address",
             "redis_address",
             "regular_file",
             "tasks",

@@ -566,7 +566,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
                         minted: a.into_bytes(),
                         known: b.into_bytes(),
                         apart,
-                    }
+                    },
                 ),
                 0..4,
             ),
