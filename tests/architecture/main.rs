@@ -203,6 +203,7 @@ const PURE: &[&str] = &[
     "admin/view/tips.rs",
     "admin/view/verdict_text.rs",
     "store/apply_semantics.rs",
+    "store/delta_rows.rs",
     "store/buckets.rs",
     "store/event_ids.rs",
     "store/aggregate.rs",

@@ -17,13 +17,14 @@ pub(super) async fn lease(
     lease: AcmeLease<'_>,
 ) -> Result<bool, StoreError> {
     session.lock("acme_lease").await?;
-    let holder = holder(session, lease.now_ms).await?;
+    let now_ms = session.now_ms().await?;
+    let holder = holder(session, now_ms).await?;
     if holder.is_some_and(|holder| holder != lease.owner) {
         return Ok(false);
     }
     session.execute("DELETE FROM acme_lease", &[]).await?;
     if lease.for_ms > 0 {
-        let until_ms = lease.now_ms.saturating_add(lease.for_ms) as i64;
+        let until_ms = now_ms.saturating_add(lease.for_ms) as i64;
         let sql = "INSERT INTO acme_lease (owner, until_ms) VALUES ($1, $2)";
         session.execute(sql, &[&lease.owner, &until_ms]).await?;
     }
@@ -37,7 +38,8 @@ pub(super) async fn write(
     changes: &[(String, Option<String>)],
 ) -> Result<bool, StoreError> {
     session.lock("acme_lease").await?;
-    if holder(session, lease.now_ms).await?.as_deref() != Some(lease.owner) {
+    let now_ms = session.now_ms().await?;
+    if holder(session, now_ms).await?.as_deref() != Some(lease.owner) {
         return Ok(false);
     }
     for (name, text) in changes {

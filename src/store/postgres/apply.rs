@@ -22,6 +22,7 @@ pub(super) async fn apply(
     if forgotten::version(session, number).await? != delta.forgotten {
         return Ok(Applied::Stale);
     }
+    let delta = &*delta.bounded(session.now_ms().await?);
     let joined = identities::join(session, number, delta).await?;
     let ids: Vec<Vec<u8>> = joined.users(delta).into_iter().collect();
     let mut users = user_rows::read(session, number, &ids, damage).await?;

@@ -100,7 +100,8 @@ async fn keep(
                ON CONFLICT (experiment, entry) DO UPDATE SET until_ms = forgotten.until_ms + 1";
     session.execute(sql, &[&number, &VERSION]).await?;
     let sql = "DELETE FROM forgotten WHERE experiment = $1 AND entry <> $2 AND until_ms < $3";
-    let gone = until_ms.saturating_sub(KEEP_MS) as i64;
+    let gone = until_ms.min(session.now_ms().await?);
+    let gone = gone.saturating_sub(KEEP_MS) as i64;
     session.execute(sql, &[&number, &VERSION, &gone]).await?;
     Ok(())
 }

@@ -35,7 +35,7 @@ pub(super) async fn migrate(connection: &mut Connection, schema: &str) -> Result
     }
     if version < VERSION {
         let sql = "INSERT INTO format VALUES (true, $1)
-                   ON CONFLICT (only) DO UPDATE SET version = excluded.version RETURNING version";
+                   ON CONFLICT (single) DO UPDATE SET version = excluded.version RETURNING version";
         connection.rows(sql, &[&VERSION]).await?;
     }
     connection.batch("COMMIT").await
@@ -66,7 +66,8 @@ async fn find(connection: &mut Connection, schema: &str) -> Result<Found, StoreE
         Some("format") => {}
         Some(table) => return Err(foreign(format!("the table {table:?}"))),
     }
-    let sql = "SELECT 1 FROM pg_attribute WHERE attrelid = 'format'::regclass AND attname = 'only'";
+    let sql =
+        "SELECT 1 FROM pg_attribute WHERE attrelid = 'format'::regclass AND attname = 'single'";
     if connection.rows(sql, &[]).await?.is_empty() {
         return Err(foreign("another table \"format\"".to_owned()));
     }

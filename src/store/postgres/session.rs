@@ -207,6 +207,14 @@ impl Session<'_> {
         self.connection.execute(sql, params).await
     }
 
+    /// Returns the time of the clock of PostgreSQL, which all processes share, in Unix milliseconds. The clock of one
+    /// process that is wrong does not end what others remember or wait for.
+    pub(super) async fn now_ms(&mut self) -> Result<u64, StoreError> {
+        let sql = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+        let row = self.row(sql, &[]).await?;
+        row.map_or(Ok(0), |row| whole(&row, 0))
+    }
+
     /// Makes other processes that change a table wait until the transaction ends.
     pub(super) async fn lock(&mut self, table: &str) -> Result<(), StoreError> {
         let sql = format!("LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE");

@@ -10,6 +10,7 @@ pub(super) async fn exchange(
     now_s: u64,
 ) -> Result<Vec<(u64, String)>, StoreError> {
     session.lock("ended_sessions").await?;
+    let now_s = now_s.min(session.now_ms().await? / 1000);
     let sql = "DELETE FROM ended_sessions WHERE until_s <= $1";
     session.execute(sql, &[&(now_s as i64)]).await?;
     if !ours.is_empty() {

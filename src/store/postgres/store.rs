@@ -166,7 +166,8 @@ impl Store for PostgresStore {
 
     async fn announce(&self, replica: &Replica) -> Result<(), StoreError> {
         let mut session = self.writer.begin().await?;
-        let gone = replica.seen_ms.saturating_sub(ALIVE_MS) as i64;
+        let now_ms = replica.seen_ms.min(session.now_ms().await?);
+        let gone = now_ms.saturating_sub(ALIVE_MS) as i64;
         // Two replicas that delete the same row do not wait for each other.
         let sql = "DELETE FROM replicas WHERE id IN
                    (SELECT id FROM replicas WHERE seen_ms < $1 AND id <> $2 FOR UPDATE SKIP LOCKED)";

@@ -1,4 +1,4 @@
-CREATE TABLE format (only boolean PRIMARY KEY CHECK (only), version bigint NOT NULL);
+CREATE TABLE format (single boolean PRIMARY KEY CHECK (single), version bigint NOT NULL);
 
 -- Other tables have the number of an experiment: its name would be in each row and each entry of an index.
 CREATE TABLE experiments (number integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -53,7 +53,7 @@ CREATE INDEX messages_due ON messages (due_ms);
 CREATE TABLE reported (event text COLLATE "C" PRIMARY KEY, at_ms bigint NOT NULL);
 CREATE INDEX reported_at ON reported (at_ms);
 CREATE TABLE acme (name text PRIMARY KEY, text text NOT NULL);
-CREATE TABLE acme_lease (only boolean PRIMARY KEY DEFAULT true CHECK (only), owner text NOT NULL,
+CREATE TABLE acme_lease (single boolean PRIMARY KEY DEFAULT true CHECK (single), owner text NOT NULL,
                          until_ms bigint NOT NULL);
 
 -- The numbers and bytes of entries that are limited. Triggers keep them, once for each statement.
