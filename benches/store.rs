@@ -53,16 +53,21 @@ fn main() {
         bytes as f64 / users as f64
     );
 
+    in_redis(&runtime, facts, users);
+    in_postgres(&runtime, facts, users);
+}
+
+fn in_redis(runtime: &tokio::runtime::Runtime, facts: u64, users: u64) {
     let redis = Redis::start();
     let connecting = RedisStore::connect(&redis.url, TlsFiles::default(), "ws");
     let store: Arc<dyn Store> = Arc::new(runtime.block_on(connecting).unwrap());
     let before = redis.info();
-    let (_, folded) = measure(&runtime, &store, facts, users);
+    let (_, folded) = measure(runtime, &store, facts, users);
     let after = redis.info();
     let of = |name: &str| after(name) - before(name);
     let cpu = of("used_cpu_user") + of("used_cpu_sys");
     report("Redis", facts, folded, Some(cpu));
-    read("Redis", &runtime, &store);
+    read("Redis", runtime, &store);
     println!(
         "Redis: {:.0} bytes a user",
         of("used_memory") / users as f64
@@ -71,21 +76,22 @@ fn main() {
         "Redis: {:.2} script calls for a thousand facts, when behind",
         1000.0 * redis.script_calls() / facts as f64
     );
-    drop(redis);
+}
 
+fn in_postgres(runtime: &tokio::runtime::Runtime, facts: u64, users: u64) {
     let postgres = Postgres::start();
     let store = PostgresStore::at(&postgres.url(), TlsFiles::default(), "watershed");
     let store: Arc<dyn Store> = Arc::new(store.unwrap());
     runtime.block_on(store.ping()).unwrap();
     let before = postgres.cpu_seconds();
-    let (_, folded) = measure(&runtime, &store, facts, users);
+    let (_, folded) = measure(runtime, &store, facts, users);
     report(
         "PostgreSQL",
         facts,
         folded,
         Some(postgres.cpu_seconds() - before),
     );
-    read("PostgreSQL", &runtime, &store);
+    read("PostgreSQL", runtime, &store);
     println!(
         "PostgreSQL: {:.0} bytes a user on disk",
         postgres.bytes() / users as f64
@@ -312,16 +318,18 @@ impl Postgres {
         let port = free.local_addr().unwrap().port();
         drop(free);
         let folder = tempfile::TempDir::new().unwrap();
-        std::os::unix::fs::chown(folder.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+        let is_root = rustix::process::geteuid().is_root();
+        if is_root {
+            std::os::unix::fs::chown(folder.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+        }
         let data = folder.path().join("data");
         let program = |name: &str| {
             let mut command = Command::new(name);
             // It refuses to run as root.
-            command
-                .uid(NOBODY)
-                .gid(NOBODY)
-                .current_dir("/")
-                .stdout(Stdio::null());
+            if is_root {
+                command.uid(NOBODY).gid(NOBODY);
+            }
+            command.current_dir("/").stdout(Stdio::null());
             command.arg("-D").arg(&data);
             command
         };

@@ -213,15 +213,18 @@ impl UserRows {
     }
 }
 
-/// The rows that a delta writes. `None` in place of a content deletes the row.
+/// A user, and the new content of a row; `None` deletes it.
+pub type RowChange<T> = (Vec<u8>, Option<T>);
+
+/// The rows that a delta writes.
 #[derive(Debug, Default, PartialEq)]
 pub struct Changes {
     /// User, and record.
-    pub records: Vec<(Vec<u8>, Option<String>)>,
+    pub records: Vec<RowChange<String>>,
     /// Visitor who was seen once; the first exposure in Unix milliseconds, and the bytes.
-    pub seen_once: Vec<(Vec<u8>, Option<(u64, u64)>)>,
+    pub seen_once: Vec<RowChange<(u64, u64)>>,
     /// User; the rank in the order of dropping, and waiting events.
-    pub waiting: Vec<(Vec<u8>, Option<(u64, String)>)>,
+    pub waiting: Vec<RowChange<(u64, String)>>,
     /// ID, and role.
     pub roles: Vec<(Vec<u8>, Vec<u8>)>,
     /// User, event ID, and the time of the event. Written after the IDs of absorbed users were moved.

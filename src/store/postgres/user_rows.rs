@@ -3,7 +3,7 @@
 
 use super::session::{Session, get, whole};
 use crate::store::damage::Damage;
-use crate::store::delta_rows::{Changes, UserRows, Users};
+use crate::store::delta_rows::{Changes, RowChange, UserRows, Users};
 use crate::store::seen_once;
 use crate::store::waiting::{BYTES_MAX, EXPOSED_MS, USERS_MAX};
 use crate::store::{Delta, StoreError, keys};
@@ -32,8 +32,11 @@ pub(super) async fn read(
     Ok(users)
 }
 
+/// The rows of some users that are written.
+type Written<'a, T> = Vec<(&'a [u8], &'a T)>;
+
 /// Divides changes into the users whose rows go, and rows.
-fn divided<T>(changes: &[(Vec<u8>, Option<T>)]) -> (Vec<&[u8]>, Vec<(&[u8], &T)>) {
+fn divided<T>(changes: &[RowChange<T>]) -> (Vec<&[u8]>, Written<'_, T>) {
     let gone = changes.iter().filter(|(_, entry)| entry.is_none());
     let set = changes
         .iter()
