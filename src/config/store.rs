@@ -1,6 +1,6 @@
 //! `store:`: the store of the counts.
 
-use super::plan::StoreConfig;
+use super::plan::{Secret, StoreConfig};
 use super::reader::Node;
 use super::tls::{self, Watched};
 use crate::features::Feature;
@@ -44,12 +44,12 @@ pub(super) fn store(root: &Node<'_>, watched: &mut Watched) -> StoreConfig {
         Some(node.clone())
     };
     // Read in any case, so that all their problems are reported.
-    let (prefix, schema, ca, identity) = (
-        prefix(&node),
-        schema(&node),
-        file(root, &node, "ca"),
-        identity(root, &node),
-    );
+    let keys = StoreKeys {
+        prefix: prefix(&node),
+        schema: schema(&node),
+        ca: file(root, &node, "ca"),
+        identity: identity(root, &node),
+    };
     let Some(written) = written else {
         node.missing("url", ALLOWED);
         return embedded("watershed.db");
@@ -65,43 +65,8 @@ pub(super) fn store(root: &Node<'_>, watched: &mut Watched) -> StoreConfig {
             "redis" | "rediss" | "valkey" | "valkeys" | "redis+sentinel" | "rediss+sentinel"
             | "valkey+sentinel" | "valkeys+sentinel",
             _,
-        )) => {
-            written.needs(Feature::Redis, "name a file, which counts for one process");
-            check_address(&written, url.reveal());
-            is_without(&node, "schema", "only PostgreSQL has schemas");
-            let scheme = url
-                .reveal()
-                .split_once("://")
-                .map_or("", |(scheme, _)| scheme);
-            let is_secure = scheme.starts_with("rediss") || scheme.starts_with("valkeys");
-            check_tls(&node, is_secure, "write rediss:// in its address", watched);
-            StoreConfig::Redis {
-                url,
-                prefix,
-                ca,
-                identity,
-            }
-        }
-        Some(("postgres" | "postgresql", _)) => {
-            written.needs(
-                Feature::Postgres,
-                "name a file, which counts for one process",
-            );
-            let is_secure = check_postgres(&written, url.reveal());
-            is_without(
-                &node,
-                "prefix",
-                "only keys of Redis have a prefix; `schema` names the schema in PostgreSQL",
-            );
-            let how = "write ?sslmode=require at the end of its address";
-            check_tls(&node, is_secure, how, watched);
-            StoreConfig::Postgres {
-                url,
-                schema,
-                ca,
-                identity,
-            }
-        }
+        )) => in_redis(&node, &written, url, keys, watched),
+        Some(("postgres" | "postgresql", _)) => in_postgres(&node, &written, url, keys, watched),
         Some((scheme, _)) => {
             written.problem(format!("{scheme}:// is not a known store"), ALLOWED);
             embedded("watershed.db")
@@ -112,6 +77,60 @@ pub(super) fn store(root: &Node<'_>, watched: &mut Watched) -> StoreConfig {
             without_tls(&node, "a file", "name a server in its address");
             embedded(url.reveal())
         }
+    }
+}
+
+/// The keys beside the address.
+struct StoreKeys {
+    prefix: Box<str>,
+    schema: Box<str>,
+    ca: Option<PathBuf>,
+    identity: Option<(PathBuf, PathBuf)>,
+}
+
+fn in_redis(
+    node: &Node<'_>,
+    written: &Node<'_>,
+    url: Secret,
+    keys: StoreKeys,
+    watched: &mut Watched,
+) -> StoreConfig {
+    written.needs(Feature::Redis, "name a file, which counts for one process");
+    check_address(written, url.reveal());
+    is_without(node, "schema", "only PostgreSQL has schemas");
+    let is_secure = ["rediss", "valkeys"]
+        .iter()
+        .any(|scheme| url.reveal().starts_with(scheme));
+    check_tls(node, is_secure, "write rediss:// in its address", watched);
+    StoreConfig::Redis {
+        url,
+        prefix: keys.prefix,
+        ca: keys.ca,
+        identity: keys.identity,
+    }
+}
+
+fn in_postgres(
+    node: &Node<'_>,
+    written: &Node<'_>,
+    url: Secret,
+    keys: StoreKeys,
+    watched: &mut Watched,
+) -> StoreConfig {
+    written.needs(
+        Feature::Postgres,
+        "name a file, which counts for one process",
+    );
+    let is_secure = check_postgres(written, url.reveal());
+    let why = "only keys of Redis have a prefix; `schema` names the schema in PostgreSQL";
+    is_without(node, "prefix", why);
+    let how = "write ?sslmode=require at the end of its address";
+    check_tls(node, is_secure, how, watched);
+    StoreConfig::Postgres {
+        url,
+        schema: keys.schema,
+        ca: keys.ca,
+        identity: keys.identity,
     }
 }
 

@@ -1,10 +1,8 @@
 //! What is added to a store.
 
 use super::identities::Join;
-use super::{aggregate, event_ids};
 use crate::experiment::EpochDigest;
 use crate::experiment::not_counted::NotCounted;
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -60,21 +58,6 @@ pub struct Delta {
 }
 
 impl Delta {
-    /// Returns the delta as a store with this time applies it, in Unix milliseconds: events and event IDs are
-    /// dropped by the earlier clock.
-    pub fn bounded(&self, now_ms: u64) -> Cow<'_, Delta> {
-        let wait_from_ms = now_ms.saturating_sub(aggregate::WAIT_MS);
-        let remember_from_ms = now_ms.saturating_sub(event_ids::KEEP_MS);
-        if self.wait_from_ms <= wait_from_ms && self.remember_from_ms <= remember_from_ms {
-            return Cow::Borrowed(self);
-        }
-        Cow::Owned(Delta {
-            wait_from_ms: self.wait_from_ms.min(wait_from_ms),
-            remember_from_ms: self.remember_from_ms.min(remember_from_ms),
-            ..self.clone()
-        })
-    }
-
     /// Compares the delta with the positions of its shard, one for each range. `None` if it is the next one to
     /// add; otherwise the outcome.
     pub fn compare(&self, positions: &[u64]) -> Option<Applied> {

@@ -218,7 +218,7 @@ pub type RowChange<T> = (Vec<u8>, Option<T>);
 
 /// The rows that a delta writes.
 #[derive(Debug, Default, PartialEq)]
-pub struct Changes {
+pub struct RowChanges {
     /// User, and record.
     pub records: Vec<RowChange<String>>,
     /// Visitor who was seen once; the first exposure in Unix milliseconds, and the bytes.
@@ -232,7 +232,7 @@ pub struct Changes {
 }
 
 /// Applies a delta to its users. Joins come before the changes of users.
-pub fn apply(delta: &Delta, joined: &Joined, users: Users) -> (Additions, Changes) {
+pub fn apply(delta: &Delta, joined: &Joined, users: Users) -> (Additions, RowChanges) {
     let mut additions = Additions::of_tallies(delta);
     let before = users;
     let mut after = before.clone();
@@ -244,7 +244,7 @@ pub fn apply(delta: &Delta, joined: &Joined, users: Users) -> (Additions, Change
         let state = rows.state(delta, rows.waiting.iter().chain(&user_delta.events));
         rows.set(additions.user(state, user_delta));
     }
-    let mut changes = Changes::default();
+    let mut changes = RowChanges::default();
     let nothing = UserRows::default();
     for (user, rows) in after {
         changes.add(user.clone(), before.get(&user).unwrap_or(&nothing), rows);
@@ -266,7 +266,7 @@ fn absorb(delta: &Delta, absorption: &Absorption, additions: &mut Additions, use
     rows.set(additions.join(first, second, absorption.at_ms));
 }
 
-impl Changes {
+impl RowChanges {
     /// Adds what differs. Most users return without a change.
     fn add(&mut self, user: Vec<u8>, before: &UserRows, after: UserRows) {
         let (was_exposed, is_exposed) = (before.record.is_some(), after.record.is_some());

@@ -1,11 +1,12 @@
 //! Entries of ACME, and its lease.
 
-use super::session::{Session, get};
+use super::connection::get;
+use super::session::PostgresSession;
 use crate::store::StoreError;
 use crate::store::acme::{AcmeEntries, AcmeLease};
 
 /// See [`crate::store::Store::acme_entries`].
-pub(super) async fn entries(session: &mut Session<'_>) -> Result<AcmeEntries, StoreError> {
+pub(super) async fn entries(session: &mut PostgresSession<'_>) -> Result<AcmeEntries, StoreError> {
     let rows = session.rows("SELECT name, text FROM acme", &[]).await?;
     let read = |row| Ok((get(row, 0)?, get(row, 1)?));
     rows.iter().map(read).collect()
@@ -13,7 +14,7 @@ pub(super) async fn entries(session: &mut Session<'_>) -> Result<AcmeEntries, St
 
 /// See [`crate::store::Store::lease_acme`].
 pub(super) async fn lease(
-    session: &mut Session<'_>,
+    session: &mut PostgresSession<'_>,
     lease: AcmeLease<'_>,
 ) -> Result<bool, StoreError> {
     session.lock("acme_lease").await?;
@@ -33,7 +34,7 @@ pub(super) async fn lease(
 
 /// See [`crate::store::Store::write_acme`].
 pub(super) async fn write(
-    session: &mut Session<'_>,
+    session: &mut PostgresSession<'_>,
     lease: AcmeLease<'_>,
     changes: &[(String, Option<String>)],
 ) -> Result<bool, StoreError> {
@@ -58,7 +59,10 @@ pub(super) async fn write(
 }
 
 /// Returns the owner of the lease.
-async fn holder(session: &mut Session<'_>, now_ms: u64) -> Result<Option<String>, StoreError> {
+async fn holder(
+    session: &mut PostgresSession<'_>,
+    now_ms: u64,
+) -> Result<Option<String>, StoreError> {
     let sql = "SELECT owner FROM acme_lease WHERE until_ms > $1";
     let row = session.row(sql, &[&(now_ms as i64)]).await?;
     row.map(|row| get(&row, 0)).transpose()

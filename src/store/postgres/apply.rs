@@ -1,15 +1,18 @@
 //! Adds one delta in one transaction. Each table is read and written once, whatever the number of users.
 
-use super::session::{Session, get, whole};
-use super::{event_ids, experiments, forgotten, identities, user_rows};
-use crate::store::apply_semantics::Additions;
+use super::connection::{get, whole};
+use super::session::PostgresSession;
+use super::{counts, event_ids, experiments, forgotten, identities, user_rows};
+use crate::store::aggregate::WAIT_MS;
 use crate::store::damage::Damage;
+use crate::store::event_ids::KEEP_MS;
 use crate::store::{Applied, Delta, StoreError, delta_rows, keys};
-use std::collections::{BTreeMap, HashMap};
+use std::borrow::Cow;
+use std::collections::HashMap;
 
 /// Adds a delta. Unless it returns [`Applied::Added`], nothing was changed.
 pub(super) async fn apply(
-    session: &mut Session<'_>,
+    session: &mut PostgresSession<'_>,
     delta: &Delta,
     damage: &Damage,
 ) -> Result<Applied, StoreError> {
@@ -22,7 +25,7 @@ pub(super) async fn apply(
     if forgotten::version(session, number).await? != delta.forgotten {
         return Ok(Applied::Stale);
     }
-    let delta = &*delta.bounded(session.now_ms().await?);
+    let delta = &*bounded(delta, session.now_ms().await?);
     let joined = identities::join(session, number, delta).await?;
     let ids: Vec<Vec<u8>> = joined.users(delta).into_iter().collect();
     let mut users = user_rows::read(session, number, &ids, damage).await?;
@@ -35,15 +38,30 @@ pub(super) async fn apply(
     user_rows::forget_seen_once(session, number, delta).await?;
     event_ids::forget_old(session, number, (delta, additions.ids_added)).await?;
     event_ids::count(session, number, additions.uncounted).await?;
-    add(session, number, &additions).await?;
+    counts::add(session, number, &additions).await?;
     keep_epochs(session, number, delta).await?;
     keep_positions(session, number, delta).await?;
     Ok(Applied::Added)
 }
 
+/// Returns the delta as it is applied at this time, in Unix milliseconds: events and event IDs are dropped by the
+/// earlier of the clocks.
+fn bounded(delta: &Delta, now_ms: u64) -> Cow<'_, Delta> {
+    let wait_from_ms = now_ms.saturating_sub(WAIT_MS);
+    let remember_from_ms = now_ms.saturating_sub(KEEP_MS);
+    if delta.wait_from_ms <= wait_from_ms && delta.remember_from_ms <= remember_from_ms {
+        return Cow::Borrowed(delta);
+    }
+    Cow::Owned(Delta {
+        wait_from_ms: delta.wait_from_ms.min(wait_from_ms),
+        remember_from_ms: delta.remember_from_ms.min(remember_from_ms),
+        ..delta.clone()
+    })
+}
+
 /// Returns the positions in these journals; 0 for none.
 pub(super) async fn positions(
-    session: &mut Session<'_>,
+    session: &mut PostgresSession<'_>,
     experiment: &str,
     journals: &[&str],
 ) -> Result<Vec<u64>, StoreError> {
@@ -57,40 +75,8 @@ pub(super) async fn positions(
     Ok(journals.iter().map(of).collect())
 }
 
-/// Adds to totals and hours.
-pub(super) async fn add(
-    session: &mut Session<'_>,
-    number: i32,
-    additions: &Additions,
-) -> Result<(), StoreError> {
-    for (table, counts) in [("totals", &additions.totals), ("hours", &additions.hours)] {
-        add_to(session, number, table, counts).await?;
-    }
-    Ok(())
-}
-
-async fn add_to(
-    session: &mut Session<'_>,
-    number: i32,
-    table: &str,
-    counts: &BTreeMap<String, i128>,
-) -> Result<(), StoreError> {
-    if counts.is_empty() {
-        return Ok(());
-    }
-    let sql = format!(
-        "INSERT INTO {table} SELECT $1, field, value::numeric FROM unnest($2::text[], $3::text[]) AS it (field, value)
-         ON CONFLICT (experiment, field) DO UPDATE SET value = {table}.value + excluded.value"
-    );
-    let fields: Vec<&str> = counts.keys().map(String::as_str).collect();
-    // Sums exceed 64 bits.
-    let values: Vec<String> = counts.values().map(i128::to_string).collect();
-    session.execute(&sql, &[&number, &fields, &values]).await?;
-    Ok(())
-}
-
 async fn keep_epochs(
-    session: &mut Session<'_>,
+    session: &mut PostgresSession<'_>,
     number: i32,
     delta: &Delta,
 ) -> Result<(), StoreError> {
@@ -107,7 +93,7 @@ async fn keep_epochs(
 }
 
 async fn keep_positions(
-    session: &mut Session<'_>,
+    session: &mut PostgresSession<'_>,
     number: i32,
     delta: &Delta,
 ) -> Result<(), StoreError> {

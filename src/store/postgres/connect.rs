@@ -1,8 +1,8 @@
 //! Connects to the first server that can be written.
 
-use super::error::{Failure, PostgresError};
+use super::connection::{PostgresConnection, WITHIN};
+use super::error::{OLDEST, PostgresError, PostgresFailure};
 use super::migrations;
-use super::session::{Connection, WITHIN};
 use super::tls_stream::Tls;
 use crate::postgres_address::{PostgresAddress, PostgresServer};
 use crate::store::StoreError;
@@ -19,18 +19,16 @@ use tokio_rustls::TlsConnector;
 
 /// The longest time for a new connection to one server.
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
-/// The oldest version that works.
-pub(super) const OLDEST: u32 = 12;
 
 /// Returns a connection whose schema has the tables of this version.
 pub(super) async fn connect(
     address: &PostgresAddress,
     schema: &str,
-) -> Result<Connection, StoreError> {
-    let mut connection = Connection::new(open(address).await?, Arc::clone(&address.place));
+) -> Result<PostgresConnection, StoreError> {
+    let mut connection = PostgresConnection::new(open(address).await?, Arc::clone(&address.place));
     // A replica that stops in the middle of a transaction holds up no other for long.
     let limit = WITHIN.as_millis();
-    let schema_name = quoted(schema);
+    let schema_name = migrations::quoted(schema);
     let settings = format!(
         "SET search_path TO {schema_name}; SET statement_timeout TO {limit};
          SET lock_timeout TO {limit}; SET idle_in_transaction_session_timeout TO {limit};"
@@ -40,17 +38,12 @@ pub(super) async fn connect(
     Ok(connection)
 }
 
-/// Writes an identifier.
-pub(super) fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
 async fn open(address: &PostgresAddress) -> Result<Client, PostgresError> {
     let tls = match &address.tls {
         Some(files) => {
             let client = files.client("store.ca");
             let client =
-                client.map_err(|error| Failure::Tls(Arc::new(error)).at(&address.place))?;
+                client.map_err(|error| PostgresFailure::Tls(Arc::new(error)).at(&address.place))?;
             Some(TlsConnector::from(Arc::new(client)))
         }
         None => None,
@@ -59,13 +52,16 @@ async fn open(address: &PostgresAddress) -> Result<Client, PostgresError> {
     let mut last = None;
     for server in &address.servers {
         let opening = tokio::time::timeout(CONNECT_WITHIN, open_one(address, server, tls.as_ref()));
-        match opening.await.unwrap_or(Err(Failure::Slow(CONNECT_WITHIN))) {
+        match opening
+            .await
+            .unwrap_or(Err(PostgresFailure::Slow(CONNECT_WITHIN)))
+        {
             Ok(client) => return Ok(client),
             Err(failure) => last = Some(failure),
         }
     }
     // An address has at least one server, so one was tried.
-    let none = || Failure::Dial(Arc::new(io::ErrorKind::NotFound.into()));
+    let none = || PostgresFailure::Dial(Arc::new(io::ErrorKind::NotFound.into()));
     Err(last.unwrap_or_else(none).at(&address.place))
 }
 
@@ -73,8 +69,8 @@ async fn open_one(
     address: &PostgresAddress,
     server: &PostgresServer,
     tls: Option<&TlsConnector>,
-) -> Result<Client, Failure> {
-    let of_dial = |error| Failure::Dial(Arc::new(error));
+) -> Result<Client, PostgresFailure> {
+    let of_dial = |error| PostgresFailure::Dial(Arc::new(error));
     let client = match server {
         PostgresServer::Unix(path) => {
             let stream = UnixStream::connect(path).await.map_err(of_dial)?;
@@ -99,7 +95,11 @@ async fn open_one(
     Ok(client)
 }
 
-async fn begin<S, T>(address: &PostgresAddress, stream: S, tls: T) -> Result<Client, Failure>
+async fn begin<S, T>(
+    address: &PostgresAddress,
+    stream: S,
+    tls: T,
+) -> Result<Client, PostgresFailure>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     T: TlsConnect<S>,
@@ -114,7 +114,7 @@ where
 }
 
 /// Checks that the server is new enough, and can be written.
-async fn look(client: &Client) -> Result<(), Failure> {
+async fn look(client: &Client) -> Result<(), PostgresFailure> {
     let sql =
         "SELECT current_setting('server_version_num'), current_setting('transaction_read_only')";
     for message in client.simple_query(sql).await? {
@@ -124,10 +124,10 @@ async fn look(client: &Client) -> Result<(), Failure> {
         let number = row.get(0).and_then(|number| number.parse::<u32>().ok());
         let version = number.unwrap_or(0) / 10_000;
         if version < OLDEST {
-            return Err(Failure::TooOld { found: version });
+            return Err(PostgresFailure::TooOld { found: version });
         }
         if row.get(1) == Some("on") {
-            return Err(Failure::ReadOnly);
+            return Err(PostgresFailure::ReadOnly);
         }
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! Decisions in PostgreSQL.
 
-use super::session::{Link, Session, get, whole};
+use super::connection::{get, whole};
+use super::session::{PostgresLink, PostgresSession};
 use crate::store::StoreError;
 use crate::store::damage::Damage;
 use crate::store::decisions::{
@@ -8,7 +9,10 @@ use crate::store::decisions::{
 };
 use crate::store::json::{read_json, written};
 
-pub(super) async fn read(link: &Link, damage: &Damage) -> Result<StandingDecisions, StoreError> {
+pub(super) async fn read(
+    link: &PostgresLink,
+    damage: &Damage,
+) -> Result<StandingDecisions, StoreError> {
     let sql = "SELECT experiment, control FROM controls";
     let mut decisions = StandingDecisions::new();
     for row in link.rows(sql, &[]).await? {
@@ -20,7 +24,7 @@ pub(super) async fn read(link: &Link, damage: &Damage) -> Result<StandingDecisio
 }
 
 pub(super) async fn decide(
-    session: &mut Session<'_>,
+    session: &mut PostgresSession<'_>,
     before_ms: u64,
     next: &StandingDecision,
     entry: &AuditEntry,
@@ -42,7 +46,7 @@ pub(super) async fn decide(
 }
 
 pub(super) async fn definitions(
-    link: &Link,
+    link: &PostgresLink,
     damage: &Damage,
 ) -> Result<StoredDefinitions, StoreError> {
     let sql = "SELECT experiment, definition FROM definitions";
@@ -56,7 +60,7 @@ pub(super) async fn definitions(
 }
 
 pub(super) async fn define(
-    session: &mut Session<'_>,
+    session: &mut PostgresSession<'_>,
     changed: &StoredDefinitions,
 ) -> Result<(), StoreError> {
     session.lock("definitions").await?;
@@ -69,7 +73,7 @@ pub(super) async fn define(
 }
 
 pub(super) async fn record_action(
-    session: &mut Session<'_>,
+    session: &mut PostgresSession<'_>,
     entry: &AuditEntry,
 ) -> Result<(), StoreError> {
     let sql = "INSERT INTO acts (act) VALUES ($1)";
@@ -80,7 +84,7 @@ pub(super) async fn record_action(
 }
 
 pub(super) async fn audit_log(
-    link: &Link,
+    link: &PostgresLink,
     max: usize,
     damage: &Damage,
 ) -> Result<Vec<AuditEntry>, StoreError> {

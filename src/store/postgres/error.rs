@@ -6,6 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio_postgres::error::SqlState;
 
+/// The oldest version that works.
+pub(super) const OLDEST: u32 = 12;
+
 /// What failed, and where. It shows no values of rows and no password.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{place}")]
@@ -13,12 +16,12 @@ pub struct PostgresError {
     /// Servers and database.
     place: Arc<str>,
     #[source]
-    pub(super) why: Failure,
+    pub(super) why: PostgresFailure,
 }
 
 /// What failed.
 #[derive(Clone, Debug, thiserror::Error)]
-pub(super) enum Failure {
+pub(super) enum PostgresFailure {
     #[error("it cannot be reached")]
     Dial(#[source] Arc<io::Error>),
     #[error("TLS to it is not possible")]
@@ -27,7 +30,7 @@ pub(super) enum Failure {
     Slow(Duration),
     #[error("it is read-only")]
     ReadOnly,
-    #[error("it is version {found}, and {oldest} is the oldest that works", oldest = super::connect::OLDEST)]
+    #[error("it is version {found}, and {oldest} is the oldest that works", oldest = OLDEST)]
     TooOld { found: u32 },
     /// An error of the server. Only its message: details may name users.
     #[error("{message} ({})", code.code())]
@@ -36,21 +39,21 @@ pub(super) enum Failure {
     Driver(#[source] Arc<tokio_postgres::Error>),
 }
 
-impl Failure {
+impl PostgresFailure {
     pub(super) fn at(self, place: &Arc<str>) -> PostgresError {
         let place = Arc::clone(place);
         PostgresError { place, why: self }
     }
 }
 
-impl From<tokio_postgres::Error> for Failure {
-    fn from(error: tokio_postgres::Error) -> Failure {
+impl From<tokio_postgres::Error> for PostgresFailure {
+    fn from(error: tokio_postgres::Error) -> PostgresFailure {
         match error.as_db_error() {
-            Some(of_server) => Failure::Server {
+            Some(of_server) => PostgresFailure::Server {
                 code: of_server.code().clone(),
                 message: of_server.message().to_owned(),
             },
-            None => Failure::Driver(Arc::new(error)),
+            None => PostgresFailure::Driver(Arc::new(error)),
         }
     }
 }
@@ -61,12 +64,14 @@ impl PostgresError {
     /// Returns the fix; `None` if one can only wait.
     pub(crate) fn advice(&self) -> Option<&'static str> {
         let (code, message) = match &self.why {
-            Failure::Slow(_) => return None,
-            Failure::ReadOnly => return Some(PRIMARY),
-            Failure::TooOld { .. } => return Some("name a newer server at `store`"),
-            Failure::Tls(_) => return Some("correct the files at `store`"),
-            Failure::Dial(_) | Failure::Driver(_) => return Some("start it, or correct `store`"),
-            Failure::Server { code, message } => (code, message),
+            PostgresFailure::Slow(_) => return None,
+            PostgresFailure::ReadOnly => return Some(PRIMARY),
+            PostgresFailure::TooOld { .. } => return Some("name a newer server at `store`"),
+            PostgresFailure::Tls(_) => return Some("correct the files at `store`"),
+            PostgresFailure::Dial(_) | PostgresFailure::Driver(_) => {
+                return Some("start it, or correct `store`");
+            }
+            PostgresFailure::Server { code, message } => (code, message),
         };
         let starts_or_stops = [
             SqlState::ADMIN_SHUTDOWN,

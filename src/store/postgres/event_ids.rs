@@ -1,13 +1,14 @@
 //! IDs of counted events, and counts of events that are not counted: see [`crate::store::event_ids`].
 
-use super::session::{Params, Session, get, whole};
-use crate::store::delta_rows::{Changes, Joined, Users, WantedIds};
+use super::connection::{Params, get, whole};
+use super::session::PostgresSession;
+use crate::store::delta_rows::{Joined, RowChanges, Users, WantedIds};
 use crate::store::event_ids::{EventCounts, FORGOTTEN_AT_ONCE};
 use crate::store::{Delta, StoreError};
 
 /// Reads the IDs of a delta's users, as far as they are needed.
 pub(super) async fn read(
-    session: &mut Session<'_>,
+    session: &mut PostgresSession<'_>,
     number: i32,
     (delta, joined): (&Delta, &Joined),
     users: &mut Users,
@@ -57,10 +58,10 @@ pub(super) async fn read(
 
 /// Moves the IDs of absorbed users, and writes new ones.
 pub(super) async fn keep(
-    session: &mut Session<'_>,
+    session: &mut PostgresSession<'_>,
     number: i32,
     joined: &Joined,
-    changes: &Changes,
+    changes: &RowChanges,
 ) -> Result<(), StoreError> {
     if !joined.absorptions.is_empty() {
         // Each user is absorbed once, and by one who is not. Where several have the same ID, that of the user who
@@ -92,7 +93,7 @@ pub(super) async fn keep(
 
 /// Forgets some old IDs; `added` is the number of new ones.
 pub(super) async fn forget_old(
-    session: &mut Session<'_>,
+    session: &mut PostgresSession<'_>,
     number: i32,
     (delta, added): (&Delta, u64),
 ) -> Result<(), StoreError> {
@@ -107,7 +108,7 @@ pub(super) async fn forget_old(
 
 /// Adds to the numbers of events that do not count.
 pub(super) async fn count(
-    session: &mut Session<'_>,
+    session: &mut PostgresSession<'_>,
     number: i32,
     more: EventCounts,
 ) -> Result<(), StoreError> {
@@ -125,7 +126,7 @@ pub(super) async fn count(
 
 /// Reads the numbers of events that do not count.
 pub(super) async fn counts(
-    session: &mut Session<'_>,
+    session: &mut PostgresSession<'_>,
     number: i32,
 ) -> Result<EventCounts, StoreError> {
     let sql = "SELECT name, count FROM event_counts WHERE experiment = $1";

@@ -1,11 +1,15 @@
 //! The row of an experiment: its number, which other tables have in place of its name, and its lock.
 
-use super::session::{Session, get};
+use super::connection::get;
+use super::session::PostgresSession;
 use crate::store::StoreError;
 
 /// Waits until no other transaction changes the counts of an experiment, and returns its number. An experiment
 /// that is not known is added.
-pub(super) async fn lock(session: &mut Session<'_>, experiment: &str) -> Result<i32, StoreError> {
+pub(super) async fn lock(
+    session: &mut PostgresSession<'_>,
+    experiment: &str,
+) -> Result<i32, StoreError> {
     match try_lock(session, experiment).await? {
         Some(number) => Ok(number),
         None => {
@@ -19,7 +23,7 @@ pub(super) async fn lock(session: &mut Session<'_>, experiment: &str) -> Result<
 
 /// The same without adding it; `None` for an experiment that is not known.
 pub(super) async fn try_lock(
-    session: &mut Session<'_>,
+    session: &mut PostgresSession<'_>,
     experiment: &str,
 ) -> Result<Option<i32>, StoreError> {
     let sql = "SELECT number FROM experiments WHERE name = $1 FOR UPDATE";
@@ -29,7 +33,7 @@ pub(super) async fn try_lock(
 
 /// Returns the number of an experiment; `None` if it is not known.
 pub(super) async fn number(
-    session: &mut Session<'_>,
+    session: &mut PostgresSession<'_>,
     experiment: &str,
 ) -> Result<Option<i32>, StoreError> {
     let sql = "SELECT number FROM experiments WHERE name = $1";

@@ -1,7 +1,8 @@
 //! Forgotten users in PostgreSQL.
 
-use super::session::{Link, Session, get, whole};
-use super::{apply, experiments, identities, user_rows};
+use super::connection::{get, whole};
+use super::session::{PostgresLink, PostgresSession};
+use super::{counts, experiments, identities, user_rows};
 use crate::store::StoreError;
 use crate::store::apply_semantics::Additions;
 use crate::store::damage::Damage;
@@ -17,7 +18,7 @@ const OF_USERS: [&str; 5] = ["users", "waiting", "seen_once", "identities", "eve
 const DELETED_AT_ONCE: i64 = 10_000;
 
 pub(super) async fn read(
-    session: &mut Session<'_>,
+    session: &mut PostgresSession<'_>,
     experiment: &str,
 ) -> Result<ForgottenUsers, StoreError> {
     let Some(number) = experiments::number(session, experiment).await? else {
@@ -30,7 +31,10 @@ pub(super) async fn read(
     Ok(ForgottenUsers::new(version(session, number).await?, kept))
 }
 
-pub(super) async fn version(session: &mut Session<'_>, number: i32) -> Result<u64, StoreError> {
+pub(super) async fn version(
+    session: &mut PostgresSession<'_>,
+    number: i32,
+) -> Result<u64, StoreError> {
     let sql = "SELECT until_ms FROM forgotten WHERE experiment = $1 AND entry = $2";
     let row = session.row(sql, &[&number, &VERSION]).await?;
     row.map_or(Ok(0), |row| whole(&row, 0))
@@ -38,7 +42,7 @@ pub(super) async fn version(session: &mut Session<'_>, number: i32) -> Result<u6
 
 /// Forgets a user and its records up to a time. Returns whether the user was known.
 pub(super) async fn forget(
-    session: &mut Session<'_>,
+    session: &mut PostgresSession<'_>,
     experiment: &str,
     (named, until_ms): (&[u8], u64),
     damage: &Damage,
@@ -61,7 +65,7 @@ pub(super) async fn forget(
     if let Some(record) = known.get(&user).and_then(|rows| rows.record.as_ref()) {
         additions.take_out(record);
     }
-    apply::add(session, number, &additions).await?;
+    counts::add(session, number, &additions).await?;
     let (mut ids, had_ids) = identities::forget(session, number, &user).await?;
     if until_ms > 0 {
         ids.push(named.to_vec());
@@ -72,7 +76,7 @@ pub(super) async fn forget(
 
 /// Adds forgotten users.
 async fn keep(
-    session: &mut Session<'_>,
+    session: &mut PostgresSession<'_>,
     number: i32,
     users: &[Vec<u8>],
     until_ms: u64,
@@ -107,7 +111,7 @@ async fn keep(
 }
 
 /// Forgets all users of an experiment and keeps its counts.
-pub(super) async fn forget_all(link: &Link, experiment: &str) -> Result<(), StoreError> {
+pub(super) async fn forget_all(link: &PostgresLink, experiment: &str) -> Result<(), StoreError> {
     for table in OF_USERS {
         let sql = format!(
             "DELETE FROM {table} WHERE ctid = ANY(ARRAY(SELECT ctid FROM {table} WHERE experiment = $1 LIMIT $2))"

@@ -1,14 +1,15 @@
 //! Aliases in PostgreSQL. It has none of version 0.1.0.
 
-use super::session::{Session, get, whole};
-use crate::store::delta_rows::{Changes, Joined, Roles, named};
+use super::connection::{get, whole};
+use super::session::PostgresSession;
+use crate::store::delta_rows::{Joined, Roles, RowChanges, named};
 use crate::store::identities::{IdentityCounts, IdentityRole};
 use crate::store::{Delta, StoreError};
 use std::collections::HashMap;
 
 /// Decides about the joins of a delta.
 pub(super) async fn join(
-    session: &mut Session<'_>,
+    session: &mut PostgresSession<'_>,
     number: i32,
     delta: &Delta,
 ) -> Result<Joined, StoreError> {
@@ -28,10 +29,10 @@ pub(super) async fn join(
 
 /// Writes the roles of a delta, and the outcomes of its joins.
 pub(super) async fn keep(
-    session: &mut Session<'_>,
+    session: &mut PostgresSession<'_>,
     number: i32,
     joined: &Joined,
-    changes: &Changes,
+    changes: &RowChanges,
 ) -> Result<(), StoreError> {
     if !changes.roles.is_empty() {
         let (ids, roles): (Vec<&[u8]>, Vec<&[u8]>) = changes
@@ -58,7 +59,7 @@ pub(super) async fn keep(
 
 /// Returns the user that an ID counts for.
 pub(super) async fn resolve(
-    session: &mut Session<'_>,
+    session: &mut PostgresSession<'_>,
     number: i32,
     id: &[u8],
 ) -> Result<Vec<u8>, StoreError> {
@@ -73,7 +74,7 @@ pub(super) async fn resolve(
 
 /// Forgets every alias of a user. Returns the user and the aliases, and whether there was any.
 pub(super) async fn forget(
-    session: &mut Session<'_>,
+    session: &mut PostgresSession<'_>,
     number: i32,
     user: &[u8],
 ) -> Result<(Vec<Vec<u8>>, bool), StoreError> {
@@ -96,7 +97,7 @@ pub(super) async fn forget(
 
 /// Reads the outcomes of IDs that came together.
 pub(super) async fn counts(
-    session: &mut Session<'_>,
+    session: &mut PostgresSession<'_>,
     number: i32,
 ) -> Result<IdentityCounts, StoreError> {
     let sql = "SELECT name, count FROM identity_counts WHERE experiment = $1";

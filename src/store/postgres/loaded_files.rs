@@ -1,13 +1,14 @@
 //! Loaded files in PostgreSQL.
 
-use super::session::{Link, Session, get, whole};
+use super::connection::{get, whole};
+use super::session::{PostgresLink, PostgresSession};
 use crate::store::StoreError;
 use crate::store::damage::Damage;
 use crate::store::json::{read_json, written};
 use crate::store::loaded_files::{LOADED_FILES_MAX, LoadedFile};
 
 pub(super) async fn read(
-    link: &Link,
+    link: &PostgresLink,
     max: usize,
     damage: &Damage,
 ) -> Result<Vec<LoadedFile>, StoreError> {
@@ -22,14 +23,17 @@ pub(super) async fn read(
     Ok(files)
 }
 
-pub(super) async fn content(link: &Link, number: u64) -> Result<Option<String>, StoreError> {
+pub(super) async fn content(
+    link: &PostgresLink,
+    number: u64,
+) -> Result<Option<String>, StoreError> {
     let sql = "SELECT content FROM loaded_files WHERE number = $1";
     let rows = link.rows(sql, &[&(number as i64)]).await?;
     rows.first().map(|row| get(row, 0)).transpose()
 }
 
 pub(super) async fn record(
-    session: &mut Session<'_>,
+    session: &mut PostgresSession<'_>,
     file: &LoadedFile,
     content: &str,
 ) -> Result<bool, StoreError> {

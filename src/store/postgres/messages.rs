@@ -1,6 +1,7 @@
 //! Messages to webhooks in PostgreSQL.
 
-use super::session::{Link, Session, get, whole};
+use super::connection::{get, whole};
+use super::session::{PostgresLink, PostgresSession};
 use crate::store::StoreError;
 use crate::store::damage::Damage;
 use crate::store::json::{read_json, written};
@@ -12,7 +13,7 @@ const REPORTED: &str = "SELECT at_ms FROM reported WHERE event = $1";
 
 /// See [`crate::store::Store::enqueue`].
 pub(super) async fn enqueue(
-    session: &mut Session<'_>,
+    session: &mut PostgresSession<'_>,
     event: EventMark<'_>,
     messages: &[PendingMessage],
 ) -> Result<Enqueued, StoreError> {
@@ -44,14 +45,17 @@ pub(super) async fn enqueue(
 }
 
 /// See [`crate::store::Store::reported_ms`].
-pub(super) async fn reported_ms(link: &Link, event: &str) -> Result<Option<u64>, StoreError> {
+pub(super) async fn reported_ms(
+    link: &PostgresLink,
+    event: &str,
+) -> Result<Option<u64>, StoreError> {
     let rows = link.rows(REPORTED, &[&event]).await?;
     rows.first().map(|row| whole(row, 0)).transpose()
 }
 
 /// See [`crate::store::Store::take_messages`].
 pub(super) async fn take(
-    session: &mut Session<'_>,
+    session: &mut PostgresSession<'_>,
     taker: Taker<'_>,
     damage: &Damage,
 ) -> Result<TakenMessages, StoreError> {
@@ -86,7 +90,7 @@ pub(super) async fn take(
 
 /// See [`crate::store::Store::settle_message`].
 pub(super) async fn settle(
-    link: &Link,
+    link: &PostgresLink,
     message: &PendingMessage,
     due_ms: Option<u64>,
 ) -> Result<(), StoreError> {
@@ -107,7 +111,7 @@ pub(super) async fn settle(
     Ok(())
 }
 
-async fn pending(session: &mut Session<'_>) -> Result<u64, StoreError> {
+async fn pending(session: &mut PostgresSession<'_>) -> Result<u64, StoreError> {
     let row = session.row("SELECT count(*) FROM messages", &[]).await?;
     row.map_or(Ok(0), |row| whole(&row, 0))
 }

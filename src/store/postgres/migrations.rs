@@ -1,7 +1,6 @@
 //! The versions of the tables.
 
-use super::connect::quoted;
-use super::session::{Connection, get};
+use super::connection::{PostgresConnection, get};
 use crate::store::StoreError;
 
 /// The version of the tables that this program writes.
@@ -12,7 +11,10 @@ const STEPS: [&str; 1] = [include_str!("version_1.sql")];
 
 /// Creates or migrates the tables, if they are missing or older. Newer ones and another program's are an error, and
 /// stay unchanged.
-pub(super) async fn migrate(connection: &mut Connection, schema: &str) -> Result<(), StoreError> {
+pub(super) async fn migrate(
+    connection: &mut PostgresConnection,
+    schema: &str,
+) -> Result<(), StoreError> {
     if find(connection, schema).await? == Found::Version(VERSION) {
         return Ok(());
     }
@@ -41,6 +43,11 @@ pub(super) async fn migrate(connection: &mut Connection, schema: &str) -> Result
     connection.batch("COMMIT").await
 }
 
+/// Writes an identifier.
+pub(super) fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
 /// What a schema has.
 #[derive(PartialEq)]
 enum Found {
@@ -48,7 +55,7 @@ enum Found {
     Version(i64),
 }
 
-async fn find(connection: &mut Connection, schema: &str) -> Result<Found, StoreError> {
+async fn find(connection: &mut PostgresConnection, schema: &str) -> Result<Found, StoreError> {
     let sql = "SELECT nspname::text, (SELECT relname::text FROM pg_class WHERE relnamespace = n.oid
                  ORDER BY relname = 'format' DESC, relname LIMIT 1)
                FROM pg_namespace n WHERE nspname = $1";

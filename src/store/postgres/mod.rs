@@ -7,6 +7,8 @@
 mod acme;
 mod apply;
 mod connect;
+mod connection;
+mod counts;
 mod decisions;
 mod error;
 mod event_ids;

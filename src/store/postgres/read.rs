@@ -1,6 +1,7 @@
 //! Reads counts.
 
-use super::session::{Link, Session, get, whole};
+use super::connection::{get, whole};
+use super::session::{PostgresLink, PostgresSession};
 use super::{event_ids, experiments, identities, user_rows};
 use crate::store::damage::Damage;
 use crate::store::{
@@ -12,7 +13,7 @@ use crate::store::{
 const PAGE_USERS: usize = 1000;
 
 pub(super) async fn totals(
-    link: &Link,
+    link: &PostgresLink,
     experiment: &str,
     damage: &Damage,
 ) -> Result<ExperimentTotals, StoreError> {
@@ -35,7 +36,7 @@ pub(super) async fn totals(
 }
 
 pub(super) async fn hours(
-    link: &Link,
+    link: &PostgresLink,
     experiment: &str,
     damage: &Damage,
 ) -> Result<Vec<HourTotals>, StoreError> {
@@ -52,7 +53,7 @@ pub(super) async fn hours(
 }
 
 async fn definitions(
-    session: &mut Session<'_>,
+    session: &mut PostgresSession<'_>,
     number: i32,
     damage: &Damage,
 ) -> Result<Vec<EpochDefinition>, StoreError> {
@@ -67,7 +68,7 @@ async fn definitions(
 }
 
 async fn fields(
-    session: &mut Session<'_>,
+    session: &mut PostgresSession<'_>,
     number: i32,
     table: &str,
     damage: &Damage,
@@ -87,7 +88,7 @@ async fn fields(
 }
 
 pub(super) async fn user(
-    link: &Link,
+    link: &PostgresLink,
     experiment: &str,
     id: &[u8],
     damage: &Damage,
@@ -105,7 +106,7 @@ pub(super) async fn user(
 }
 
 pub(super) async fn users(
-    link: &Link,
+    link: &PostgresLink,
     experiment: &str,
     from: &UserCursor,
     damage: &Damage,

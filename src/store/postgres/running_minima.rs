@@ -1,12 +1,13 @@
 //! Running minima in PostgreSQL.
 
+use super::connection::get;
 use super::experiments;
-use super::session::{Session, get};
+use super::session::PostgresSession;
 use crate::store::StoreError;
 use crate::store::running_minima::RunningMinima;
 
 pub(super) async fn read(
-    session: &mut Session<'_>,
+    session: &mut PostgresSession<'_>,
     experiment: &str,
 ) -> Result<RunningMinima, StoreError> {
     let mut minima = RunningMinima::default();
@@ -29,7 +30,7 @@ pub(super) async fn read(
 }
 
 pub(super) async fn merge(
-    session: &mut Session<'_>,
+    session: &mut PostgresSession<'_>,
     experiment: &str,
     more: &RunningMinima,
 ) -> Result<(), StoreError> {

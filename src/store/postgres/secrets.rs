@@ -1,11 +1,12 @@
 //! The secrets of all replicas.
 
-use super::session::{Session, get};
+use super::connection::get;
+use super::session::PostgresSession;
 use crate::store::{SECRETS_MAX, StoreError};
 
 /// See [`crate::store::Store::secrets`].
 pub(super) async fn exchange(
-    session: &mut Session<'_>,
+    session: &mut PostgresSession<'_>,
     ours: &[String],
 ) -> Result<Vec<String>, StoreError> {
     session.lock("secrets").await?;

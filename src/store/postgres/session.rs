@@ -3,37 +3,29 @@
 //! when to try again.
 
 use super::connect::connect;
-use super::error::{Failure, PostgresError};
+use super::connection::{Params, PostgresConnection, whole};
+use super::error::PostgresError;
 use super::migrations;
 use crate::postgres_address::PostgresAddress;
 use crate::store::StoreError;
 use crate::store::shared_failure::SharedFailure;
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::{Mutex, MutexGuard};
-use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Row, Statement};
-
-/// The longest time for a reply. A later reply counts as a failure, and the call is repeated.
-pub(super) const WITHIN: Duration = Duration::from_secs(5);
-
-/// Parameters of a statement.
-pub(super) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
+use tokio_postgres::Row;
 
 /// One connection, made when it is needed.
 #[derive(Debug)]
-pub(super) struct Link {
+pub(super) struct PostgresLink {
     address: Arc<PostgresAddress>,
     schema: String,
-    open: Mutex<Option<Connection>>,
+    open: Mutex<Option<PostgresConnection>>,
     failures: SharedFailure<PostgresError>,
 }
 
-impl Link {
+impl PostgresLink {
     /// Makes a link without connecting.
-    pub(super) fn new(address: Arc<PostgresAddress>, schema: &str) -> Link {
-        Link {
+    pub(super) fn new(address: Arc<PostgresAddress>, schema: &str) -> PostgresLink {
+        PostgresLink {
             address,
             schema: schema.to_owned(),
             open: Mutex::new(None),
@@ -42,11 +34,11 @@ impl Link {
     }
 
     /// Waits for the connection, and makes it if there is none. Each statement is a transaction of its own.
-    pub(super) async fn session(&self) -> Result<Session<'_>, StoreError> {
+    pub(super) async fn session(&self) -> Result<PostgresSession<'_>, StoreError> {
         let failed_before = self.failures.count();
         let mut slot = self.open.lock().await;
         // It is taken out, so that it is closed if the caller ends early.
-        let open = slot.take().filter(|open| !open.client.is_closed());
+        let open = slot.take().filter(|open| !open.is_closed());
         let connection = match open {
             Some(open) => open,
             None => {
@@ -61,18 +53,18 @@ impl Link {
                 })?
             }
         };
-        Ok(Session { slot, connection })
+        Ok(PostgresSession { slot, connection })
     }
 
-    /// Begins a transaction, which [`Session::commit`] ends.
-    pub(super) async fn begin(&self) -> Result<Session<'_>, StoreError> {
+    /// Begins a transaction, which [`PostgresSession::commit`] ends.
+    pub(super) async fn begin(&self) -> Result<PostgresSession<'_>, StoreError> {
         let mut session = self.session().await?;
         session.connection.batch("BEGIN").await?;
         Ok(session)
     }
 
     /// Begins a transaction that sees one state of all tables.
-    pub(super) async fn begin_reading(&self) -> Result<Session<'_>, StoreError> {
+    pub(super) async fn begin_reading(&self) -> Result<PostgresSession<'_>, StoreError> {
         let mut session = self.session().await?;
         let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
         session.connection.batch(begin).await?;
@@ -105,81 +97,13 @@ impl Link {
     }
 }
 
-/// An open connection with its prepared statements.
-pub(super) struct Connection {
-    client: Client,
-    place: Arc<str>,
-    statements: HashMap<String, Statement>,
+/// The connection in the hands of one caller. Without [`PostgresSession::close`] or [`PostgresSession::commit`] it is closed.
+pub(super) struct PostgresSession<'a> {
+    slot: MutexGuard<'a, Option<PostgresConnection>>,
+    connection: PostgresConnection,
 }
 
-impl std::fmt::Debug for Connection {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.place)
-    }
-}
-
-impl Connection {
-    pub(super) fn new(client: Client, place: Arc<str>) -> Connection {
-        Connection {
-            client,
-            place,
-            statements: HashMap::new(),
-        }
-    }
-
-    pub(super) fn place(&self) -> &str {
-        &self.place
-    }
-
-    /// Runs statements without parameters.
-    pub(super) async fn batch(&mut self, sql: &str) -> Result<(), StoreError> {
-        in_time(&self.place, self.client.batch_execute(sql)).await
-    }
-
-    pub(super) async fn rows(
-        &mut self,
-        sql: &str,
-        params: Params<'_>,
-    ) -> Result<Vec<Row>, StoreError> {
-        let statement = self.prepare(sql).await?;
-        in_time(&self.place, self.client.query(&statement, params)).await
-    }
-
-    async fn execute(&mut self, sql: &str, params: Params<'_>) -> Result<u64, StoreError> {
-        let statement = self.prepare(sql).await?;
-        in_time(&self.place, self.client.execute(&statement, params)).await
-    }
-
-    async fn prepare(&mut self, sql: &str) -> Result<Statement, StoreError> {
-        if let Some(statement) = self.statements.get(sql) {
-            return Ok(statement.clone());
-        }
-        let statement = in_time(&self.place, self.client.prepare(sql)).await?;
-        self.statements.insert(sql.to_owned(), statement.clone());
-        Ok(statement)
-    }
-}
-
-async fn in_time<T>(
-    place: &Arc<str>,
-    reply: impl Future<Output = Result<T, tokio_postgres::Error>>,
-) -> Result<T, StoreError> {
-    // The server ends a statement after the same time; its answer says which limit it was.
-    let limit = WITHIN + Duration::from_secs(1);
-    match tokio::time::timeout(limit, reply).await {
-        Ok(Ok(done)) => Ok(done),
-        Ok(Err(error)) => Err(Failure::from(error).at(place).into()),
-        Err(_) => Err(Failure::Slow(limit).at(place).into()),
-    }
-}
-
-/// The connection in the hands of one caller. Without [`Session::close`] or [`Session::commit`] it is closed.
-pub(super) struct Session<'a> {
-    slot: MutexGuard<'a, Option<Connection>>,
-    connection: Connection,
-}
-
-impl Session<'_> {
+impl PostgresSession<'_> {
     /// Reads rows.
     pub(super) async fn rows(
         &mut self,
@@ -232,23 +156,4 @@ impl Session<'_> {
     pub(super) fn close(mut self) {
         *self.slot = Some(self.connection);
     }
-}
-
-/// Reads a column. A value of another type is an error of the tables.
-pub(super) fn get<'a, T: tokio_postgres::types::FromSql<'a>>(
-    row: &'a Row,
-    column: usize,
-) -> Result<T, StoreError> {
-    row.try_get(column).map_err(|error| StoreError::Unreadable {
-        place: row.columns().get(column).map_or_else(
-            || "a row".to_owned(),
-            |column| format!("a {} of PostgreSQL", column.name()),
-        ),
-        found: error.to_string(),
-    })
-}
-
-/// Reads a whole number that is never negative.
-pub(super) fn whole(row: &Row, column: usize) -> Result<u64, StoreError> {
-    get::<i64>(row, column).map(|number| number as u64)
 }

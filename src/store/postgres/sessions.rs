@@ -1,11 +1,12 @@
 //! Sessions of the admin API that were ended early.
 
-use super::session::{Session, get, whole};
+use super::connection::{get, whole};
+use super::session::PostgresSession;
 use crate::store::{ENDED_SESSIONS_MAX, StoreError};
 
 /// See [`crate::store::Store::ended_sessions`].
 pub(super) async fn exchange(
-    session: &mut Session<'_>,
+    session: &mut PostgresSession<'_>,
     ours: &[(u64, String)],
     now_s: u64,
 ) -> Result<Vec<(u64, String)>, StoreError> {

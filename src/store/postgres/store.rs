@@ -1,6 +1,7 @@
 //! [`Store`] in PostgreSQL.
 
-use super::session::{Link, get, whole};
+use super::connection::{get, whole};
+use super::session::PostgresLink;
 use super::{
     acme, apply, decisions, experiments, forgotten, loaded_files, messages, read, running_minima,
     secrets, sessions,
@@ -23,8 +24,8 @@ use std::sync::Arc;
 /// Counts in one schema of a database.
 #[derive(Debug)]
 pub struct PostgresStore {
-    writer: Link,
-    reader: Link,
+    writer: PostgresLink,
+    reader: PostgresLink,
     damage: Damage,
 }
 
@@ -33,8 +34,8 @@ impl PostgresStore {
     pub fn at(url: &str, tls: TlsFiles, schema: &str) -> Result<PostgresStore, InvalidAddress> {
         let address = Arc::new(PostgresAddress::read(url, tls)?);
         Ok(PostgresStore {
-            writer: Link::new(Arc::clone(&address), schema),
-            reader: Link::new(address, schema),
+            writer: PostgresLink::new(Arc::clone(&address), schema),
+            reader: PostgresLink::new(address, schema),
             damage: Damage::default(),
         })
     }

@@ -1,16 +1,17 @@
 //! The rows of users: records, waiting events, and visitors who were seen once. Triggers keep the sizes of the latter
 //! two.
 
-use super::session::{Session, get, whole};
+use super::connection::{get, whole};
+use super::session::PostgresSession;
 use crate::store::damage::Damage;
-use crate::store::delta_rows::{Changes, RowChange, UserRows, Users};
+use crate::store::delta_rows::{RowChange, RowChanges, UserRows, Users};
 use crate::store::seen_once;
 use crate::store::waiting::{BYTES_MAX, EXPOSED_MS, USERS_MAX};
 use crate::store::{Delta, StoreError, keys};
 
 /// Reads what is known of these users, without event IDs.
 pub(super) async fn read(
-    session: &mut Session<'_>,
+    session: &mut PostgresSession<'_>,
     number: i32,
     ids: &[Vec<u8>],
     damage: &Damage,
@@ -46,9 +47,9 @@ fn divided<T>(changes: &[RowChange<T>]) -> (Vec<&[u8]>, Written<'_, T>) {
 
 /// Writes what changed.
 pub(super) async fn keep(
-    session: &mut Session<'_>,
+    session: &mut PostgresSession<'_>,
     number: i32,
-    changes: &Changes,
+    changes: &RowChanges,
 ) -> Result<(), StoreError> {
     let (gone, set) = divided(&changes.records);
     delete(session, number, "users", &gone).await?;
@@ -90,7 +91,7 @@ pub(super) async fn keep(
 
 /// Deletes the rows of these users. Returns their number.
 pub(super) async fn delete(
-    session: &mut Session<'_>,
+    session: &mut PostgresSession<'_>,
     number: i32,
     table: &str,
     users: &[&[u8]],
@@ -104,7 +105,7 @@ pub(super) async fn delete(
 
 /// Drops events that waited too long, and those beyond the limits. Returns the number of the latter.
 pub(super) async fn stop_waiting(
-    session: &mut Session<'_>,
+    session: &mut PostgresSession<'_>,
     number: i32,
     delta: &Delta,
 ) -> Result<u64, StoreError> {
@@ -153,7 +154,7 @@ fn count(rows: &[tokio_postgres::Row]) -> Result<u64, StoreError> {
 
 /// Forgets visitors who were seen too long ago, and the oldest beyond the limit of bytes.
 pub(super) async fn forget_seen_once(
-    session: &mut Session<'_>,
+    session: &mut PostgresSession<'_>,
     number: i32,
     delta: &Delta,
 ) -> Result<(), StoreError> {
@@ -167,7 +168,7 @@ pub(super) async fn forget_seen_once(
 
 /// Forgets so many of those who were first seen before a time, the oldest first. Returns their number.
 async fn forget_oldest(
-    session: &mut Session<'_>,
+    session: &mut PostgresSession<'_>,
     number: i32,
     before_ms: i64,
     at_once: u64,
@@ -183,7 +184,7 @@ async fn forget_oldest(
 
 /// Returns the number of entries, and their bytes.
 async fn size(
-    session: &mut Session<'_>,
+    session: &mut PostgresSession<'_>,
     number: i32,
     kind: &str,
 ) -> Result<(u64, u64), StoreError> {

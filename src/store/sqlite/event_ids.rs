@@ -1,7 +1,7 @@
 //! IDs of counted events, and counts of events that are not counted: see
 //! [`crate::store::event_ids`].
 
-use crate::store::delta_rows::{Absorption, Changes, Joined, UserRows, Users, WantedIds};
+use crate::store::delta_rows::{Absorption, Joined, RowChanges, UserRows, Users, WantedIds};
 use crate::store::event_ids::{EventCounts, FORGOTTEN_AT_ONCE};
 use crate::store::{Delta, StoreError};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
@@ -67,7 +67,7 @@ pub(super) fn keep(
     transaction: &Transaction<'_>,
     delta: &Delta,
     joined: &Joined,
-    changes: &Changes,
+    changes: &RowChanges,
 ) -> Result<(), StoreError> {
     for Absorption { first, second, .. } in &joined.absorptions {
         // Where both have the same ID, the other user's stays.

@@ -1,6 +1,6 @@
 //! Aliases in SQLite.
 
-use crate::store::delta_rows::{Changes, Joined, Roles, named};
+use crate::store::delta_rows::{Joined, Roles, RowChanges, named};
 use crate::store::identities::{IdentityCounts, IdentityRole, OLD_STEPS_MAX};
 use crate::store::{Delta, StoreError};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
@@ -32,7 +32,7 @@ pub(super) fn keep(
     transaction: &Transaction<'_>,
     delta: &Delta,
     joined: &Joined,
-    changes: &Changes,
+    changes: &RowChanges,
 ) -> Result<(), StoreError> {
     let sql = "INSERT INTO identities VALUES (?, ?, ?)
                ON CONFLICT DO UPDATE SET role = excluded.role";

@@ -1,6 +1,6 @@
 //! Visitors who were seen once: see [`crate::store::seen_once`]. Triggers keep the sum of their bytes.
 
-use crate::store::delta_rows::Changes;
+use crate::store::delta_rows::RowChanges;
 use crate::store::seen_once::{BYTES_MAX, FORGOTTEN_AT_ONCE, from_ms};
 use crate::store::{Delta, StoreError};
 use rusqlite::{OptionalExtension, Transaction, params};
@@ -9,7 +9,7 @@ use rusqlite::{OptionalExtension, Transaction, params};
 pub(super) fn keep(
     transaction: &Transaction<'_>,
     delta: &Delta,
-    changes: &Changes,
+    changes: &RowChanges,
 ) -> Result<(), StoreError> {
     let sql = "DELETE FROM seen_once WHERE experiment = ? AND user = ?";
     let mut delete = transaction.prepare_cached(sql)?;

@@ -3,7 +3,7 @@
 use super::rows::text;
 use super::{seen_once, waiting};
 use crate::store::damage::Damage;
-use crate::store::delta_rows::{Changes, UserRows};
+use crate::store::delta_rows::{RowChanges, UserRows};
 use crate::store::{Delta, StoreError, UserRecord, keys};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
@@ -23,7 +23,7 @@ pub(super) fn known(
 pub(super) fn keep(
     transaction: &Transaction<'_>,
     delta: &Delta,
-    changes: &Changes,
+    changes: &RowChanges,
 ) -> Result<(), StoreError> {
     let sql =
         "INSERT INTO users VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET record = excluded.record";

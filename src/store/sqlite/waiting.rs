@@ -2,7 +2,7 @@
 //! sum of their bytes.
 
 use super::rows::text;
-use crate::store::delta_rows::Changes;
+use crate::store::delta_rows::RowChanges;
 use crate::store::waiting::{BYTES_MAX, EXPOSED_MS, USERS_MAX};
 use crate::store::{Delta, EventAt, StoreError, keys};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
@@ -25,7 +25,7 @@ pub(super) fn waiting(
 pub(super) fn keep(
     transaction: &Transaction<'_>,
     delta: &Delta,
-    changes: &Changes,
+    changes: &RowChanges,
 ) -> Result<(), StoreError> {
     let sql = "DELETE FROM waiting WHERE experiment = ? AND user = ?";
     let mut delete = transaction.prepare_cached(sql)?;
