@@ -1,6 +1,6 @@
 //! What recording costs: `cargo bench --bench store [-- FACTS [USERS]]`. Appends facts to a journal, and
-//! folds them into both houses of the store, as a start after a crash would. Redis is a real
-//! redis-server of its own; nothing else should run.
+//! folds them into each store, as a start after a crash would. Redis and PostgreSQL are real servers of
+//! their own; nothing else should run.
 
 #![allow(
     clippy::disallowed_methods,
@@ -8,6 +8,7 @@
 )]
 
 use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,6 +21,7 @@ use watershed::experiment::{EpochDigest, ExperimentIndex, GroupIndex, MetricInde
 use watershed::journal::{self, DeclaredPlan, Options};
 use watershed::store::Store;
 use watershed::store::ingest::Ingestor;
+use watershed::store::postgres::PostgresStore;
 use watershed::store::redis::{RedisStore, TlsFiles};
 use watershed::store::sqlite::SqliteStore;
 use watershed::telemetry::Telemetry;
@@ -51,16 +53,21 @@ fn main() {
         bytes as f64 / users as f64
     );
 
+    in_redis(&runtime, facts, users);
+    in_postgres(&runtime, facts, users);
+}
+
+fn in_redis(runtime: &tokio::runtime::Runtime, facts: u64, users: u64) {
     let redis = Redis::start();
     let connecting = RedisStore::connect(&redis.url, TlsFiles::default(), "ws");
     let store: Arc<dyn Store> = Arc::new(runtime.block_on(connecting).unwrap());
     let before = redis.info();
-    let (_, folded) = measure(&runtime, &store, facts, users);
+    let (_, folded) = measure(runtime, &store, facts, users);
     let after = redis.info();
     let of = |name: &str| after(name) - before(name);
     let cpu = of("used_cpu_user") + of("used_cpu_sys");
     report("Redis", facts, folded, Some(cpu));
-    read("Redis", &runtime, &store);
+    read("Redis", runtime, &store);
     println!(
         "Redis: {:.0} bytes a user",
         of("used_memory") / users as f64
@@ -71,13 +78,33 @@ fn main() {
     );
 }
 
-fn report(house: &str, facts: u64, folded: Duration, redis_cpu: Option<f64>) {
+fn in_postgres(runtime: &tokio::runtime::Runtime, facts: u64, users: u64) {
+    let postgres = Postgres::start();
+    let store = PostgresStore::at(&postgres.url(), TlsFiles::default(), "watershed");
+    let store: Arc<dyn Store> = Arc::new(store.unwrap());
+    runtime.block_on(store.ping()).unwrap();
+    let before = postgres.cpu_seconds();
+    let (_, folded) = measure(runtime, &store, facts, users);
+    report(
+        "PostgreSQL",
+        facts,
+        folded,
+        Some(postgres.cpu_seconds() - before),
+    );
+    read("PostgreSQL", runtime, &store);
+    println!(
+        "PostgreSQL: {:.0} bytes a user on disk",
+        postgres.bytes() / users as f64
+    );
+}
+
+fn report(house: &str, facts: u64, folded: Duration, its_cpu: Option<f64>) {
     let seconds = folded.as_secs_f64();
     println!(
         "{house}: {facts} facts folded in {seconds:.2} s: {:.0} a second",
         facts as f64 / seconds
     );
-    if let Some(cpu) = redis_cpu {
+    if let Some(cpu) = its_cpu {
         println!(
             "{house}: {cpu:.2} s of its own processor: {:.0} facts a second and core",
             facts as f64 / cpu
@@ -275,5 +302,100 @@ impl Redis {
 impl Drop for Redis {
     fn drop(&mut self) {
         let _ = (self.child.kill(), self.child.wait());
+    }
+}
+
+/// A PostgreSQL that goes when this is dropped.
+struct Postgres {
+    port: u16,
+    child: Child,
+    _folder: tempfile::TempDir,
+}
+
+impl Postgres {
+    fn start() -> Postgres {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let folder = tempfile::TempDir::new().unwrap();
+        let is_root = rustix::process::geteuid().is_root();
+        if is_root {
+            std::os::unix::fs::chown(folder.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+        }
+        let data = folder.path().join("data");
+        let program = |name: &str| {
+            let mut command = Command::new(name);
+            // It refuses to run as root.
+            if is_root {
+                command.uid(NOBODY).gid(NOBODY);
+            }
+            command.current_dir("/").stdout(Stdio::null());
+            command.arg("-D").arg(&data);
+            command
+        };
+        let made = program("initdb")
+            .args(["-U", "watershed", "-A", "trust"])
+            .status();
+        assert!(
+            made.expect("initdb is missing: install PostgreSQL")
+                .success()
+        );
+        let child = program("postgres")
+            .args(["-p", &port.to_string(), "-c", "unix_socket_directories="])
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let postgres = Postgres {
+            port,
+            child,
+            _folder: folder,
+        };
+        while postgres.ask("SELECT 1").is_empty() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        postgres
+    }
+
+    fn url(&self) -> String {
+        format!("postgres://watershed@127.0.0.1:{}/postgres", self.port)
+    }
+
+    fn ask(&self, sql: &str) -> String {
+        let mut psql = Command::new("psql");
+        let answer = psql.args([&self.url(), "-Atc", sql]).output().unwrap();
+        String::from_utf8(answer.stdout).unwrap().trim().to_owned()
+    }
+
+    /// The bytes of all tables of watershed and their indexes, after the server has tidied them up.
+    fn bytes(&self) -> f64 {
+        self.ask("VACUUM watershed.users");
+        let sql = "SELECT sum(pg_total_relation_size(c.oid)) FROM pg_class c JOIN pg_namespace n
+                   ON n.oid = relnamespace WHERE nspname = 'watershed' AND relkind = 'r'";
+        self.ask(sql).parse().unwrap()
+    }
+
+    /// The processor time of the server and its connections.
+    fn cpu_seconds(&self) -> f64 {
+        let parent = self.child.id().to_string();
+        let list = Command::new("ps")
+            .args(["-o", "cputimes=", "--pid", &parent, "--ppid", &parent])
+            .output()
+            .unwrap();
+        let text = String::from_utf8(list.stdout).unwrap();
+        text.split_whitespace()
+            .map(|it| it.parse::<f64>().unwrap())
+            .sum()
+    }
+}
+
+/// The user and group who run PostgreSQL.
+const NOBODY: u32 = 65_534;
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        let _ = Command::new("kill")
+            .args(["-INT", &self.child.id().to_string()])
+            .status();
+        let _ = self.child.wait();
     }
 }

@@ -5,6 +5,8 @@
 pub enum Feature {
     /// Counts in Redis or Valkey.
     Redis,
+    /// Counts in PostgreSQL.
+    Postgres,
     /// Spans to a collector that speaks OTLP.
     Otlp,
     /// Endpoints by DNS records.
@@ -26,6 +28,7 @@ impl Feature {
     pub fn name(self) -> &'static str {
         match self {
             Feature::Redis => "redis",
+            Feature::Postgres => "postgres",
             Feature::Otlp => "otlp",
             Feature::Dns => "dns",
             Feature::Parquet => "parquet",
@@ -40,6 +43,7 @@ impl Feature {
     pub fn is_built(self) -> bool {
         match self {
             Feature::Redis => cfg!(feature = "redis"),
+            Feature::Postgres => cfg!(feature = "postgres"),
             Feature::Otlp => cfg!(feature = "otlp"),
             Feature::Dns => cfg!(feature = "dns"),
             Feature::Parquet => cfg!(feature = "parquet"),

@@ -15,6 +15,8 @@ pub mod gateway;
 pub mod journal;
 pub mod notify;
 pub mod otel;
+#[cfg(feature = "postgres")]
+pub mod postgres_address;
 pub mod private_file;
 pub mod proxy;
 pub mod rate_limit;

@@ -1,9 +1,9 @@
 //! The address of Redis: one server, the nodes of a cluster, or Sentinels.
 
+use crate::tls::TlsFiles;
 use redis::{
     ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo, RedisConnectionInfo, RedisError,
 };
-use std::path::PathBuf;
 
 /// The address and login of Redis.
 #[derive(Clone, Debug)]
@@ -34,15 +34,6 @@ pub enum RedisTransport {
     Plain,
     /// Over TLS, with these files.
     Tls(TlsFiles),
-}
-
-/// Files for TLS, all PEM. Without a `ca` the system's roots are trusted.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TlsFiles {
-    /// The certificates to trust: of authorities, or the server's own.
-    pub ca: Option<PathBuf>,
-    /// The client certificate and its key.
-    pub identity: Option<(PathBuf, PathBuf)>,
 }
 
 impl Address {

@@ -369,6 +369,18 @@ pub enum StoreConfig {
         /// For TLS: the client certificate and its key.
         identity: Option<(PathBuf, PathBuf)>,
     },
+    /// PostgreSQL 12 or later.
+    Postgres {
+        /// `postgres://user[:password]@host[:port]/database`, with `?sslmode=require` for TLS. It is secret because
+        /// it may hold a password.
+        url: Secret,
+        /// The schema of all tables.
+        schema: Box<str>,
+        /// For TLS: the certificates to trust; `None` for the system's roots.
+        ca: Option<PathBuf>,
+        /// For TLS: the client certificate and its key.
+        identity: Option<(PathBuf, PathBuf)>,
+    },
 }
 
 /// The journals: records stay there until the store has them.

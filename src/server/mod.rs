@@ -137,6 +137,7 @@ fn addresses(plan: &Plan, listeners: &Listeners) -> anyhow::Result<Vec<String>> 
     let store = match &plan.store {
         StoreConfig::Embedded { path } => path.display().to_string(),
         StoreConfig::Redis { .. } => "Redis".to_owned(),
+        StoreConfig::Postgres { .. } => "PostgreSQL".to_owned(),
     };
     let workers = plan.workers;
     let mut lines = vec![format!(

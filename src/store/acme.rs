@@ -11,7 +11,7 @@ pub type AcmeEntries = BTreeMap<String, String>;
 pub struct AcmeLease<'a> {
     /// The process that has it, or wants it.
     pub owner: &'a str,
-    /// Now, in Unix milliseconds. Redis has a clock of its own.
+    /// Now, in Unix milliseconds. Redis and PostgreSQL have clocks of their own.
     pub now_ms: u64,
     /// How long it holds.
     pub for_ms: u64,

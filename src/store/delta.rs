@@ -58,6 +58,23 @@ pub struct Delta {
 }
 
 impl Delta {
+    /// Compares the delta with the positions of its shard, one for each range. `None` if it is the next one to
+    /// add; otherwise the outcome.
+    pub fn compare(&self, positions: &[u64]) -> Option<Applied> {
+        let stands =
+            |at: fn(&JournalRange) -> u64| self.ranges.iter().map(at).eq(positions.iter().copied());
+        if stands(|range| range.after) {
+            return None;
+        }
+        if stands(|range| range.through) {
+            return Some(Applied::AlreadyApplied);
+        }
+        let journals = self.ranges.iter().map(|range| range.journal.clone());
+        Some(Applied::PositionMismatch(
+            journals.zip(positions.iter().copied()).collect(),
+        ))
+    }
+
     /// Makes a delta that adds nothing.
     pub fn nothing(experiment: &str) -> Delta {
         Delta {

@@ -11,6 +11,10 @@ pub enum StoreError {
     #[error("Redis")]
     #[cfg(feature = "redis")]
     Redis(#[from] redis::RedisError),
+    /// PostgreSQL did not reply, or replied with an error.
+    #[error(transparent)]
+    #[cfg(feature = "postgres")]
+    Postgres(#[from] super::postgres::PostgresError),
     /// The embedded file could not be read or written.
     #[error("the embedded store")]
     Sqlite(#[from] rusqlite::Error),
@@ -124,6 +128,8 @@ impl StoreError {
                 Some("NOPERM") => Some("give its user the rights in docs/redis.md"),
                 _ => Some("start it, or correct `store`"),
             },
+            #[cfg(feature = "postgres")]
+            StoreError::Postgres(error) => error.advice(),
             StoreError::Slow(_)
             | StoreError::Unreadable { .. }
             | StoreError::Forgetting

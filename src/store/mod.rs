@@ -1,4 +1,4 @@
-//! Stores of counts: one trait, two implementations (Redis and an embedded SQLite file), and the
+//! Stores of counts: one trait, three implementations (an embedded SQLite file, Redis and PostgreSQL), and the
 //! ingestion that moves records from the journals to a store exactly once.
 //!
 //! The event flow: [`crate::journal::Reader`] returns chunks, [`aggregate`] (pure) turns chunks into
@@ -19,6 +19,7 @@ pub mod buckets;
 pub mod damage;
 pub mod decisions;
 mod delta;
+pub mod delta_rows;
 mod error;
 pub mod event_ids;
 pub mod forget_user;
@@ -31,6 +32,8 @@ pub mod keys;
 pub mod loaded_files;
 pub mod messages;
 pub mod phases;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 #[cfg(feature = "redis")]
 pub mod redis;
 pub mod replicas;
@@ -38,6 +41,8 @@ pub mod retention;
 pub mod rounds;
 pub mod running_minima;
 pub mod seen_once;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod shared_failure;
 pub mod sqlite;
 mod totals;
 pub mod waiting;

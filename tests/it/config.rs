@@ -674,8 +674,8 @@ fn metrics() {
 #[test]
 fn stores_secrets_and_the_rest() {
     with(
-        "store: postgres://a\n",
-        "error: routes.yaml:9:8: store: postgres:// is not a known store\n\nhint: redis://[user:password@]host:port (rediss:// for TLS; any nodes of a cluster, separated by commas), redis+sentinel://host:port,host:port/master, or the path of a file",
+        "store: mysql://a\n",
+        "error: routes.yaml:9:8: store: mysql:// is not a known store\n\nhint: redis://[user:password@]host:port (rediss:// for TLS; any nodes of a cluster, separated by commas), redis+sentinel://host:port,host:port/master, postgres://user[:password]@host[:port]/database (?sslmode=require for TLS), or the path of a file",
     );
     for (unusable, problem) in [
         ("redis://[bad", "the address is invalid: "),
@@ -683,6 +683,19 @@ fn stores_secrets_and_the_rest() {
         ("redis://a/x", "the address is invalid: "),
         ("rediss://a/0#insecure", "the address is invalid: "),
         ("redis+sentinel://a:1", "the address is invalid: "),
+        ("postgres://a/d", "the address is invalid: it names no user"),
+        (
+            "postgres://u@a",
+            "the address is invalid: it names no database",
+        ),
+        (
+            "postgres://u:p?x=y@a/d?z=1",
+            "the address is invalid: it has another option",
+        ),
+        (
+            "postgresql://u@a/d?sslmode=prefer",
+            "the address is invalid: its sslmode",
+        ),
         (
             "rediss:/a",
             "this is neither an address with :// nor a plain path",
@@ -702,9 +715,23 @@ fn stores_secrets_and_the_rest() {
         );
     }
     parse(&format!("{SOUND}store: ./a:b.db\n")).unwrap();
+    parse(&format!(
+        "{SOUND}store: {{ url: \"postgres://u:p@a,b:1/d\", schema: a_1 }}\n"
+    ))
+    .unwrap();
+    with(
+        "store: { url: \"postgres://u@a/d\", schema: A, prefix: p, ca: a.pem }\n",
+        "error: routes.yaml:9:43: store.schema: found \"A\"\n\nhint: 1 to 63 lower-case letters, digits and _, with a letter first; pg_ is PostgreSQL's own\n\n\
+         error: routes.yaml:9:54: store.prefix: only keys of Redis have a prefix; `schema` names the schema in PostgreSQL\n\nhint: leave `prefix` out\n\n\
+         error: routes.yaml:9:61: store.ca: the store is reached without TLS\n\nhint: write ?sslmode=require at the end of its address, or leave `ca` out",
+    );
+    with(
+        "store: { url: redis://a, schema: s }\n",
+        "error: routes.yaml:9:34: store.schema: only PostgreSQL has schemas\n\nhint: leave `schema` out",
+    );
     with(
         "store: { url: \"rediss://a\", ca: no-such.pem, key: k.pem }\n",
-        "error: routes.yaml:9:1: store: `certificate` is missing\n\nhint: a PEM file with the client certificate for Redis\n\n\
+        "error: routes.yaml:9:1: store: `certificate` is missing\n\nhint: a PEM file with the client certificate for the store\n\n\
          error: routes.yaml:9:33: store.ca: no-such.pem cannot be read: No such file or directory (os error 2)\n\nhint: a PEM file with the certificate and its chain",
     );
     with(

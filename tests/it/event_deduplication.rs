@@ -1,8 +1,10 @@
 //! A report that is sent again counts once: by the IDs of its events or by its key, from every
 //! source, after crashes and restarts, in both stores.
 
+use crate::store_model::shop;
 use crate::support::client::{Answer, Client};
 use crate::support::origin::Origin;
+use crate::support::postgres::Postgres;
 use crate::support::proxy::Proxy;
 use crate::support::redis::Redis;
 use crate::support::until;
@@ -383,7 +385,7 @@ async fn waiting_is_bounded(store: &dyn Store) {
 }
 
 #[test]
-fn waiting_events_are_bounded_in_both_stores() {
+fn waiting_events_are_bounded_in_every_store() {
     let (folder, redis) = (TempDir::new().unwrap(), Redis::start());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -396,12 +398,14 @@ fn waiting_events_are_bounded_in_both_stores() {
             .await
             .unwrap();
         waiting_is_bounded(&store).await;
+        waiting_is_bounded(&shop(&Postgres::start())).await;
     });
 }
 
 #[test]
-fn event_ids_expire_and_are_bounded_in_both_stores() {
+fn event_ids_expire_and_are_bounded_in_every_store() {
     let (folder, redis) = (TempDir::new().unwrap(), Redis::start());
+    let postgres = Postgres::start();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -413,7 +417,10 @@ fn event_ids_expire_and_are_bounded_in_both_stores() {
             .await
             .unwrap();
         ids_are_bounded(&store).await;
+        ids_are_bounded(&shop(&postgres)).await;
     });
+    let ids = postgres.sql("SELECT count(*) FROM watershed.event_ids");
+    assert_eq!(ids.unwrap(), [["3"]]);
     // Nothing of a user who is forgotten stays, and old IDs go.
     let held = |key: &str| redis.command(&["ZCARD", key]).unwrap();
     until("the IDs that are left", || {
@@ -427,20 +434,16 @@ fn event_ids_expire_and_are_bounded_in_both_stores() {
     });
 }
 
-/// The clock of one process that is a year ahead ends nothing that others remember in Redis: IDs of
+/// The clock of one process that is a year ahead ends nothing that others remember in a shared store: IDs of
 /// events, events that wait, users that were forgotten, and sessions that were ended.
 #[test]
 fn wrong_clock_of_one_replica_does_not_affect_others() {
-    let redis = Redis::start();
+    let (redis, postgres) = (Redis::start(), Postgres::start());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
-    runtime.block_on(async {
-        let url = redis.url();
-        let store = RedisStore::connect(&url, TlsFiles::default(), "ws")
-            .await
-            .unwrap();
+    let check = async |store: &dyn Store| {
         store.shards("exp").await.unwrap();
         let now_ms = watershed::journal::system_ms();
         let ahead_ms = now_ms + 365 * 24 * 3_600_000;
@@ -470,8 +473,8 @@ fn wrong_clock_of_one_replica_does_not_affect_others() {
             bound(now_ms),
         );
         assert_eq!(store.apply(&again).await.unwrap(), Applied::Added);
-        assert_eq!(sum(&store, "u").await, 1);
-        assert_eq!(sum(&store, "late").await, 1);
+        assert_eq!(sum(store, "u").await, 1, "{}", store.kind());
+        assert_eq!(sum(store, "late").await, 1, "{}", store.kind());
         store.forget_user("exp", b"gone", now_ms).await.unwrap();
         store.forget_user("exp", b"other", ahead_ms).await.unwrap();
         let forgotten = store.forgotten("exp", 0).await.unwrap();
@@ -480,5 +483,11 @@ fn wrong_clock_of_one_replica_does_not_affect_others() {
         store.ended_sessions(&ended, now_ms / 1000).await.unwrap();
         let kept = store.ended_sessions(&[], ahead_ms / 1000).await.unwrap();
         assert_eq!(kept, ended);
+    };
+    runtime.block_on(async {
+        let url = redis.url();
+        let store = RedisStore::connect(&url, TlsFiles::default(), "ws").await;
+        check(&store.unwrap()).await;
+        check(&shop(&postgres)).await;
     });
 }

@@ -1,7 +1,9 @@
 //! Who is forgotten stays forgotten, also where the last facts are still in a journal.
 
+use crate::store_model::shop;
 use crate::support::client::Client;
 use crate::support::origin::Origin;
+use crate::support::postgres::Postgres;
 use crate::support::proxy::{BINARY, Proxy};
 use crate::support::redis::Redis;
 use crate::support::until;
@@ -69,8 +71,8 @@ fn damaged_user_can_be_forgotten() {
     let site = Site::start();
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("counts.db");
-    let redis = Redis::start();
-    for store in [path.to_str().unwrap(), &redis.url()] {
+    let (redis, postgres) = (Redis::start(), Postgres::start());
+    for store in [path.to_str().unwrap(), &redis.url(), &postgres.url()] {
         let proxy = Proxy::start(&site.routes(&format!("store: \"{store}\"\n")));
         for user in ["garbage", "binary", "sound"] {
             ask(&mut proxy.client(), &format!("uid={user}"));
@@ -79,21 +81,30 @@ fn damaged_user_can_be_forgotten() {
             (3, _) => Ok(()),
             other => Err(other),
         });
-        let is_file = !store.starts_with("redis");
-        let rows = || match is_file {
-            true => {
+        let kind = store.split_once("://").map_or("file", |(kind, _)| kind);
+        let rows = || match kind {
+            "postgres" => {
+                let sql = "SELECT (SELECT count(*) FROM watershed.users) + (SELECT count(*) FROM watershed.waiting)";
+                postgres.sql(sql).unwrap()[0][0].parse().unwrap()
+            }
+            "file" => {
                 let file = Connection::open(&path).unwrap();
                 let sql = "SELECT (SELECT count(*) FROM users) + (SELECT count(*) FROM waiting)";
                 file.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap()
             }
-            false => {
+            _ => {
                 let all = "return redis.call('HLEN', 'ws:{shop:0}:users') + redis.call('HLEN', 'ws:{shop:0}:waiting')";
                 let count = redis.command(&["EVAL", all, "0"]).unwrap();
                 let digits: String = count.chars().filter(char::is_ascii_digit).collect();
                 digits.parse().unwrap()
             }
         };
-        if is_file {
+        if kind == "postgres" {
+            let damage = "UPDATE watershed.users SET record = 'garbage' WHERE user_id = 'garbage';
+                 UPDATE watershed.users SET record = '' WHERE user_id = 'binary';
+                 INSERT INTO watershed.waiting SELECT number, 'waits', 9999999999999, 'what:is:this' FROM watershed.experiments";
+            postgres.sql(damage).unwrap();
+        } else if kind == "file" {
             let file = Connection::open(&path).unwrap();
             file.execute_batch(
                 "UPDATE users SET record = 'garbage' WHERE user = CAST('garbage' AS BLOB);
@@ -222,8 +233,9 @@ fn forget_fails_while_the_store_is_unavailable() {
 /// What the store keeps of who was forgotten cannot be tested with guessed IDs, and what earlier
 /// versions kept still holds.
 #[test]
-fn forgotten_users_are_kept_by_a_keyed_digest_in_both_stores() {
+fn forgotten_users_are_kept_by_a_keyed_digest_in_every_store() {
     let (folder, redis) = (TempDir::new().unwrap(), Redis::start());
+    let postgres = Postgres::start();
     let path = folder.path().join("counts.db");
     let old_digest = |mut user: &[u8]| {
         let digest = murmur3::murmur3_x64_128(&mut user, 0).unwrap();
@@ -253,7 +265,7 @@ fn forgotten_users_are_kept_by_a_keyed_digest_in_both_stores() {
         let forgotten = store.forgotten("one", 0).await.unwrap();
         assert_eq!(forgotten.until_ms(b"eve"), later_ms, "{}", store.kind());
     };
-    let (members, rows) = runtime.block_on(async {
+    let (members, rows, third) = runtime.block_on(async {
         let url = redis.url();
         let store = RedisStore::connect(&url, TlsFiles::default(), "ws").await;
         let keep_old = |digest: String| {
@@ -279,9 +291,22 @@ fn forgotten_users_are_kept_by_a_keyed_digest_in_both_stores() {
             let rows = select.query_map([it], |row| row.get(0)).unwrap();
             rows.collect::<Result<Vec<String>, _>>().unwrap().join(" ")
         });
-        (members.map(Result::unwrap), rows)
+        let keep_old = |digest: String| {
+            let number = "(SELECT number FROM watershed.experiments WHERE name = 'one')";
+            let sql = format!(
+                "INSERT INTO watershed.forgotten VALUES ({number}, '{digest}', {later_ms})"
+            );
+            postgres.sql(&sql).unwrap();
+        };
+        check(&shop(&postgres), &keep_old).await;
+        let third = ["one", "two"].map(|it| {
+            let number = format!("(SELECT number FROM watershed.experiments WHERE name = '{it}')");
+            let sql = format!("SELECT entry FROM watershed.forgotten WHERE experiment = {number}");
+            postgres.sql(&sql).unwrap().concat().join(" ")
+        });
+        (members.map(Result::unwrap), rows, third)
     });
-    for kept in members.iter().chain(&rows) {
+    for kept in members.iter().chain(&rows).chain(&third) {
         assert_eq!(kept.matches("key:").count(), 1, "{kept}");
         assert_eq!(kept.matches("hmac:").count(), 2, "{kept}");
         for user in [&b"ann"[..], b"bob"] {

@@ -2,6 +2,7 @@
 
 use crate::support::client::Client;
 use crate::support::origin::Origin;
+use crate::support::postgres::Postgres;
 use crate::support::proxy::{How, Proxy};
 use crate::support::redis::Redis;
 use crate::support::until;
@@ -178,6 +179,8 @@ fn history_tells_who_when_and_why_in_sqlite() {
 fn history_tells_who_when_and_why_in_redis() {
     let redis = Redis::start();
     tells_who_when_and_why(&format!("store: {}\n", redis.url()));
+    let postgres = Postgres::start();
+    tells_who_when_and_why(&format!("store: {}\n", postgres.url()));
 }
 
 #[test]

@@ -56,6 +56,7 @@ mod notifications;
 mod openapi;
 mod phases;
 mod pipelines;
+mod postgres;
 mod published_experiment;
 mod real_sites;
 mod redis_deployments;

@@ -2,6 +2,7 @@
 
 use crate::support::client::Client;
 use crate::support::origin::Origin;
+use crate::support::postgres::Postgres;
 use crate::support::proxy::{BINARY, Proxy};
 use crate::support::redis::Redis;
 use crate::support::until;
@@ -296,6 +297,8 @@ fn a_new_phase_counts_everybody_afresh_in_the_embedded_file() {
 fn a_new_phase_counts_everybody_afresh_in_redis() {
     let redis = Redis::start();
     a_new_phase_counts_everybody_afresh(&format!("store: {}\n", redis.url()));
+    let postgres = Postgres::start();
+    a_new_phase_counts_everybody_afresh(&format!("store: {}\n", postgres.url()));
 }
 
 #[test]

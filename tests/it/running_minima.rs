@@ -1,5 +1,7 @@
-//! What is kept beside the counts, in both houses.
+//! What is kept beside the counts, in every store.
 
+use crate::store_model::shop;
+use crate::support::postgres::Postgres;
 use crate::support::redis::{Cluster, Redis};
 use std::sync::Arc;
 use tempfile::TempDir;
@@ -197,7 +199,7 @@ async fn replicas_agree_on_secrets(one: Arc<dyn Store>, two: Arc<dyn Store>) {
 
 /// Only the process that has the lease of ACME writes; it expires, and can be given back.
 async fn one_replica_at_a_time_writes_certificates(one: Arc<dyn Store>, two: Arc<dyn Store>) {
-    // Redis has a clock of its own: time is long here, or short.
+    // Redis and PostgreSQL have clocks of their own: time is long here, or short.
     let now_ms = || {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         now.unwrap().as_millis() as u64
@@ -297,6 +299,22 @@ fn redis_keeps_minima_and_first_values() {
     assert!(said.unwrap().contains("1e-300"));
     let said = redis.command(&["HGET", "ws:{site:0}:first", "detect|7"]);
     assert!(said.is_ok());
+}
+
+#[test]
+fn postgres_keeps_minima_and_first_values() {
+    let postgres = Postgres::start();
+    let open = || -> Arc<dyn Store> { Arc::new(shop(&postgres)) };
+    runtime().block_on(async {
+        the_smallest_and_the_first_stay(open(), open()).await;
+        decisions_follow_each_other(open(), open()).await;
+        replicas_agree_on_secrets(open(), open()).await;
+        replicas_agree_on_ended_sessions(open(), open()).await;
+        one_replica_at_a_time_writes_certificates(open(), open()).await;
+        let kept = open().running_minima("site").await.unwrap();
+        assert_eq!(kept.lowest["p|a"], 1e-300);
+        assert_eq!(open().experiments().await.unwrap(), [""; 0]);
+    });
 }
 
 #[test]

@@ -1,6 +1,7 @@
-//! Both houses of the store against a model: random batches, sent twice, cut short, reordered
+//! Every store against a model: random batches, sent twice, cut short, reordered
 //! between journals, give the same totals everywhere.
 
+use crate::support::postgres::Postgres;
 use crate::support::redis::Redis;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -13,6 +14,7 @@ use watershed::experiment::EpochDigest;
 use watershed::experiment::not_counted::NotCounted;
 use watershed::store::apply_semantics::CROSSED_OVER;
 use watershed::store::identities::{IdentityCounts, Join};
+use watershed::store::postgres::PostgresStore;
 use watershed::store::redis::{RedisStore, TlsFiles, Unusable};
 use watershed::store::retention;
 use watershed::store::sqlite::SqliteStore;
@@ -719,7 +721,7 @@ async fn hours_add_up(store: &dyn Store, model: &Model) {
     }
 }
 
-fn runtime() -> tokio::runtime::Runtime {
+pub fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -757,6 +759,22 @@ fn sqlite_equals_the_model() {
 }
 
 #[test]
+fn postgres_equals_the_model() {
+    let (postgres, runtime) = (Postgres::start(), runtime());
+    against_the_model(60, |steps| {
+        postgres
+            .sql("DROP SCHEMA IF EXISTS watershed CASCADE")
+            .unwrap();
+        runtime.block_on(play(&shop(&postgres), steps));
+    });
+}
+
+/// The store in the database of the tests.
+pub fn shop(postgres: &Postgres) -> PostgresStore {
+    PostgresStore::at(&postgres.url(), TlsFiles::default(), "watershed").unwrap()
+}
+
+#[test]
 fn redis_equals_the_model() {
     redis_like_the_model(&Redis::start(), 150);
 }
@@ -780,7 +798,7 @@ fn redis_like_the_model(redis: &Redis, cases: u32) {
     });
 }
 
-fn one_user(number: u64) -> Delta {
+pub fn one_user(number: u64) -> Delta {
     let exposed = ExposureAt {
         at_ms: 1,
         epoch: EpochDigest(7),
@@ -808,7 +826,7 @@ fn one_user(number: u64) -> Delta {
     delta
 }
 
-async fn users(store: &dyn Store) -> u64 {
+pub async fn users(store: &dyn Store) -> u64 {
     let totals = store.totals("exp.1").await.unwrap();
     totals
         .epochs
@@ -898,18 +916,19 @@ async fn retention_is_kept(store: &dyn Store) {
 }
 
 #[test]
-fn users_expire_in_both_stores() {
+fn users_expire_in_every_store() {
     let (folder, redis) = (TempDir::new().unwrap(), Redis::start());
     runtime().block_on(async {
         retention_is_kept(&SqliteStore::open(&folder.path().join("watershed.db")).unwrap()).await;
         let url = redis.url();
         let connecting = RedisStore::connect(&url, TlsFiles::default(), "ws");
         retention_is_kept(&connecting.await.unwrap()).await;
+        retention_is_kept(&shop(&Postgres::start())).await;
     });
 }
 
 #[test]
-fn early_and_late_events_are_distinguished_in_both_stores() {
+fn early_and_late_events_are_distinguished_in_every_store() {
     let (folder, redis) = (TempDir::new().unwrap(), Redis::start());
     runtime().block_on(async {
         bounds_are_exact(&SqliteStore::open(&folder.path().join("watershed.db")).unwrap()).await;
@@ -919,6 +938,7 @@ fn early_and_late_events_are_distinguished_in_both_stores() {
                 .unwrap(),
         )
         .await;
+        bounds_are_exact(&shop(&Postgres::start())).await;
     });
 }
 

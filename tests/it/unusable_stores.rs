@@ -3,6 +3,7 @@
 
 use crate::support::client::Client;
 use crate::support::origin::Origin;
+use crate::support::postgres::Postgres;
 use crate::support::proxy::Proxy;
 use crate::support::redis::Redis;
 use crate::support::until;
@@ -675,4 +676,119 @@ fn key_of_another_type_stops_only_its_experiment() {
     for name in ["shop", "blog"] {
         is_counted(name, users + 10);
     }
+}
+
+/// Breaks a PostgreSQL, and puts it right.
+#[track_caller]
+fn postgres_is_put_right(break_it: &[&str], problem: &str, advice: &str, mend_it: &[&str]) {
+    let postgres = Postgres::start();
+    for sql in break_it {
+        postgres.sql(sql).unwrap();
+    }
+    let before = postgres.sql(TABLES).unwrap();
+    let proxy = serves_on(&postgres.url(), problem, advice);
+    assert_eq!(
+        postgres.sql(TABLES).unwrap(),
+        before,
+        "{problem}: it was changed"
+    );
+    let log = proxy.log.lock().unwrap().clone();
+    assert!(!log.contains("sesame"), "the password is in the log: {log}");
+    for sql in mend_it {
+        postgres
+            .sql_in("postgres", sql)
+            .or_else(|_| postgres.sql(sql))
+            .unwrap();
+    }
+    catches_up(&proxy);
+}
+
+const TABLES: &str = "SELECT schemaname, tablename FROM pg_tables ORDER BY 1, 2";
+
+#[test]
+fn postgres_that_refuses_is_reported_and_picked_up() {
+    postgres_is_put_right(
+        &["ALTER ROLE watershed PASSWORD 'other'"],
+        "password authentication failed for user \"watershed\"",
+        "correct the user and password at `store`",
+        &["ALTER ROLE watershed PASSWORD 'sesame'"],
+    );
+    postgres_is_put_right(
+        &["ALTER ROLE watershed CONNECTION LIMIT 0"],
+        "too many connections",
+        "raise max_connections",
+        &["ALTER ROLE watershed CONNECTION LIMIT -1"],
+    );
+    postgres_is_put_right(
+        &["ALTER DATABASE shop OWNER TO admin"],
+        "permission denied for database shop",
+        "give its user the rights in docs/postgres.md",
+        &["GRANT CREATE ON DATABASE shop TO watershed"],
+    );
+    postgres_is_put_right(
+        &["ALTER DATABASE shop SET default_transaction_read_only = on"],
+        "it is read-only",
+        "name the primary at `store`",
+        &["ALTER DATABASE shop RESET default_transaction_read_only"],
+    );
+}
+
+#[test]
+fn missing_database_is_reported_and_picked_up() {
+    let postgres = Postgres::start();
+    let url = postgres.url().replace("/shop", "/none");
+    let proxy = serves_on(
+        &url,
+        "database \"none\" does not exist",
+        "create the database",
+    );
+    postgres
+        .sql_in("postgres", "CREATE DATABASE none OWNER watershed")
+        .unwrap();
+    catches_up(&proxy);
+    let site = Origin::start("site");
+    let at = format!("postgres://u:sesame@{}/d", site.address);
+    serves_on(&at, "PostgreSQL at 127.0.0.1", "correct `store`");
+}
+
+#[test]
+fn newer_or_foreign_tables_in_postgres_stay_as_they_are() {
+    postgres_is_put_right(
+        &["CREATE SCHEMA watershed AUTHORIZATION watershed; CREATE TABLE watershed.format (single boolean, version bigint);
+           INSERT INTO watershed.format VALUES (true, 99); ALTER TABLE watershed.format OWNER TO watershed"],
+        "has version 99",
+        "run the version that wrote it",
+        &["DROP TABLE watershed.format"],
+    );
+    postgres_is_put_right(
+        &[
+            "CREATE SCHEMA watershed AUTHORIZATION watershed; CREATE TABLE watershed.notes (text text)",
+        ],
+        "the table \"notes\"",
+        "name another place at `store`",
+        &["DROP TABLE watershed.notes"],
+    );
+}
+
+/// What a full disk says. A disk that is really full would be that of all tests.
+#[test]
+fn full_disk_of_postgres_is_reported_and_nothing_is_lost() {
+    let postgres = Postgres::start();
+    let site = Site::start();
+    let proxy = Proxy::start(&site.routes(&postgres.url()));
+    visit(&mut proxy.client(), 0..20);
+    assert_eq!(users(&proxy.results()), 20);
+    let full = "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+          RAISE EXCEPTION USING ERRCODE = '53100', MESSAGE = 'could not extend file: No space left on device'; END $$;
+        CREATE TRIGGER full_disk BEFORE INSERT ON watershed.totals FOR EACH STATEMENT EXECUTE FUNCTION full_disk()";
+    postgres.sql(full).unwrap();
+    visit(&mut proxy.client(), 20..40);
+    until("a problem", || {
+        let ready = proxy.ask("/admin/readyz").text();
+        let is_told =
+            ready.contains("No space left") && ready.contains("free some space on the disk");
+        is_told.then_some(()).ok_or(ready)
+    });
+    postgres.sql("DROP FUNCTION full_disk CASCADE").unwrap();
+    catches_up(&proxy);
 }

@@ -2,6 +2,7 @@
 
 use crate::support::client::Client;
 use crate::support::origin::Origin;
+use crate::support::postgres::Postgres;
 use crate::support::proxy::{BINARY, Proxy};
 use crate::support::redis::Redis;
 use crate::support::until;
@@ -201,6 +202,15 @@ fn lowest_p_survives_a_kill_with_sqlite() {
         let sql = "SELECT group_concat(field || '=' || value) FROM lowest";
         let kept: Option<String> = file.query_row(sql, [], |row| row.get(0)).unwrap();
         kept.unwrap_or_default()
+    });
+}
+
+#[test]
+fn lowest_p_survives_a_kill_with_postgres() {
+    let postgres = Postgres::start();
+    lowest_p_outlives_a_kill(&format!("store: {}\n", postgres.url()), |_| {
+        let rows = postgres.sql("SELECT field, value FROM watershed.lowest ORDER BY field");
+        format!("{:?}", rows.unwrap())
     });
 }
 

@@ -55,7 +55,7 @@ pub(crate) fn method(method: Method) -> &'static str {
 
 /// Where counts are.
 pub(crate) fn store() -> Schema {
-    one_of(["embedded", "redis"])
+    one_of(["embedded", "postgres", "redis"])
 }
 
 /// What a group is compared as.

@@ -30,12 +30,9 @@ pub(super) async fn follow(arguments: &Arguments) -> anyhow::Result<()> {
         let found = format!("there is no cluster to ask: {error}");
         ErrorWithHint::new(found, "run it in a pod, or set KUBECONFIG")
     };
-    let config = Config::infer().await.map_err(|error| no_cluster(&error))?;
-    let config = Config {
-        // Rounds are repeated here, and an error is to be seen at once.
-        default_retry: false,
-        ..config
-    };
+    let mut config = Config::infer().await.map_err(|error| no_cluster(&error))?;
+    // Rounds are repeated here, and an error is to be seen at once.
+    config.default_retry = false;
     let client = Client::try_from(config).map_err(|error| no_cluster(&error))?;
     let cluster = Cluster::new(client, arguments);
     // A base that is invalid from the start is not waited for.

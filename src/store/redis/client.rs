@@ -3,11 +3,12 @@
 use super::decode;
 use super::error::{LinkError, Unusable};
 use super::link::{Connection, Link};
-use crate::redis_address::{Address, TlsFiles};
+use crate::redis_address::Address;
 use crate::store::StoreError;
 use crate::store::aggregate;
 use crate::store::damage::Damage;
 use crate::store::keys::{self, ShardKeys};
+use crate::tls::TlsFiles;
 use redis::{Cmd, FromRedisValue, RedisError, Script};
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};

@@ -1,10 +1,10 @@
 //! Connections to all masters of a cluster. The redis crate makes them and accepts no verifier of ours:
 //! over TLS, a node must present a certificate with a chain to one of `ca`.
 
-use super::connector::TlsFilesError;
 use super::error::{LinkError, Unusable};
 use super::timeouts::{ANSWER_WITHIN, CONNECT_WITHIN};
-use crate::redis_address::{Address, RedisServer, RedisTransport, TlsFiles};
+use crate::redis_address::{Address, RedisServer, RedisTransport};
+use crate::tls::{TlsFiles, TlsFilesError};
 use redis::cluster::ClusterClientBuilder;
 use redis::cluster_async::ClusterConnection;
 use redis::{

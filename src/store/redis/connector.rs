@@ -1,55 +1,17 @@
 //! Makes connections to single servers, with or without TLS, and asks Sentinels for the master.
 
 use super::timeouts::{ANSWER_WITHIN, CONNECT_WITHIN};
-use crate::redis_address::{Address, RedisServer, RedisTransport, TlsFiles};
+use crate::redis_address::{Address, RedisServer, RedisTransport};
 use crate::tasks;
-use crate::tls::{self, NoIdentity, NoTrust, Trust};
+use crate::tls::TlsFilesError;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, ErrorKind, RedisConnectionInfo, RedisError};
-use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-
-/// Why TLS is not possible.
-#[derive(Debug, thiserror::Error)]
-pub enum TlsFilesError {
-    /// A file cannot be read.
-    #[error("{} cannot be read", .0.display())]
-    File(PathBuf, #[source] io::Error),
-    /// No server can be verified.
-    #[error("{}: {}", .0, .0.fix("store.ca"))]
-    Trust(NoTrust),
-    /// Certificate or key cannot be used.
-    #[error("certificate and key cannot be used")]
-    Identity(#[from] NoIdentity),
-    /// The TLS library refuses the configuration.
-    #[error("TLS is not possible")]
-    Config(#[from] rustls::Error),
-}
-
-impl TlsFiles {
-    /// Makes a client from the files as they are now.
-    fn client(&self) -> Result<ClientConfig, TlsFilesError> {
-        let read = |path: &Path| {
-            std::fs::read(path).map_err(|error| TlsFilesError::File(path.to_owned(), error))
-        };
-        let trust = match &self.ca {
-            Some(ca) => Trust::pem(&read(ca)?),
-            None => Trust::system(),
-        };
-        let trust = trust.map_err(TlsFilesError::Trust)?;
-        let identity = match &self.identity {
-            Some((certificate, key)) => Some(tls::identity(&read(certificate)?, &read(key)?)?),
-            None => None,
-        };
-        Ok(tls::client(trust, identity)?)
-    }
-}
 
 /// Makes connections.
 pub(super) struct Connector<'a> {
@@ -65,7 +27,9 @@ impl Connector<'_> {
             login: &address.login,
             tls: match &address.transport {
                 RedisTransport::Plain => None,
-                RedisTransport::Tls(files) => Some(TlsConnector::from(Arc::new(files.client()?))),
+                RedisTransport::Tls(files) => {
+                    Some(TlsConnector::from(Arc::new(files.client("store.ca")?)))
+                }
             },
         })
     }

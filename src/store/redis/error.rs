@@ -1,7 +1,7 @@
 //! Why Redis cannot be used.
 
-use super::connector::TlsFilesError;
 use crate::store::{StoreError, chain};
+use crate::tls::TlsFilesError;
 use redis::{ErrorKind, RedisError};
 
 /// The version of the keys that this program writes.

@@ -5,11 +5,11 @@ use super::cluster::cluster;
 use super::connector::Connector;
 use super::error::{FORMAT, LinkError, Unusable};
 use crate::redis_address::{Address, RedisServer};
+use crate::store::shared_failure::SharedFailure;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster_async::ClusterConnection;
 use redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisFuture, ServerErrorKind, Value};
-use std::sync::PoisonError;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Mutex;
 
 /// The connection to one Redis, shared by all callers.
@@ -19,10 +19,7 @@ pub(super) struct Link {
     /// The key that holds the version of all keys.
     format: String,
     connection: Mutex<Option<Connection>>,
-    /// The number of failed attempts to connect.
-    away: AtomicU64,
-    /// The error of the last one.
-    last_away: std::sync::Mutex<Option<RedisError>>,
+    failures: SharedFailure<RedisError>,
     warned: AtomicBool,
 }
 
@@ -51,38 +48,24 @@ impl Link {
             address,
             format,
             connection: Mutex::new(None),
-            away: AtomicU64::new(0),
-            last_away: std::sync::Mutex::default(),
+            failures: SharedFailure::default(),
             warned: AtomicBool::new(false),
         }
     }
 
     /// Returns the open connection, or a new one.
     pub(super) async fn connection(&self) -> Result<Connection, LinkError> {
-        let away_before = self.away.load(Ordering::SeqCst);
+        let failed_before = self.failures.count();
         let mut kept = self.connection.lock().await;
         if let Some(connection) = &*kept {
             return Ok(connection.clone());
         }
-        // Callers that wait for one attempt share its failure. Otherwise each would wait as long again,
-        // and so would a stop.
-        if self.away.load(Ordering::SeqCst) != away_before {
-            let last = self
-                .last_away
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            let why = "another call's attempt to connect has failed";
-            let last = last.clone().unwrap_or_else(|| (ErrorKind::Io, why).into());
-            return Err(LinkError::Away(last));
+        if let Some(failure) = self.failures.since(failed_before) {
+            return Err(LinkError::Away(failure));
         }
         let connection = self.connect_and_check().await.inspect_err(|none| {
             if let LinkError::Away(error) = none {
-                let mut last = self
-                    .last_away
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner);
-                *last = Some(error.clone());
-                self.away.fetch_add(1, Ordering::SeqCst);
+                self.failures.note(error.clone());
             }
         })?;
         *kept = Some(connection.clone());

@@ -21,6 +21,6 @@ mod sessions;
 mod store;
 mod timeouts;
 
-pub use crate::redis_address::TlsFiles;
+pub use crate::tls::TlsFiles;
 pub use client::RedisStore;
 pub use error::Unusable;

@@ -5,11 +5,12 @@ use super::forgotten;
 use super::identities;
 use super::rows::{number, text};
 use super::seen_once;
-use super::user_state::{keep, known};
+use super::user_state::{self, known};
 use super::waiting;
 use crate::store::apply_semantics::Additions;
 use crate::store::damage::Damage;
-use crate::store::{Applied, Delta, JournalRange, StoreError, keys};
+use crate::store::delta_rows::{self, Users};
+use crate::store::{Applied, Delta, StoreError, keys};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 pub(super) fn apply(
@@ -17,41 +18,26 @@ pub(super) fn apply(
     delta: &Delta,
     damage: &Damage,
 ) -> Result<Applied, StoreError> {
-    let mut has = Vec::with_capacity(delta.ranges.len());
-    for range in &delta.ranges {
-        has.push((
-            range.journal.clone(),
-            applied(transaction, &delta.experiment, &range.journal)?,
-        ));
-    }
-    let stand = |at: fn(&JournalRange) -> u64| {
-        delta
-            .ranges
-            .iter()
-            .zip(&has)
-            .all(|(range, (_, has))| at(range) == *has)
-    };
-    if !stand(|range| range.after) {
-        return Ok(if stand(|range| range.through) {
-            Applied::AlreadyApplied
-        } else {
-            Applied::PositionMismatch(has)
-        });
-    }
     let experiment = &delta.experiment;
+    let has = delta.ranges.iter();
+    let has = has.map(|range| applied(transaction, experiment, &range.journal));
+    if let Some(outcome) = delta.compare(&has.collect::<Result<Vec<_>, _>>()?) {
+        return Ok(outcome);
+    }
     if forgotten::version(transaction, experiment)? != delta.forgotten {
         return Ok(Applied::Stale);
     }
-    let mut additions = Additions::of_tallies(delta);
-    identities::join(transaction, delta, &mut additions, damage)?;
-    for user_delta in &delta.users {
-        let user = identities::resolve(transaction, experiment, &user_delta.user)?;
-        let mut before = known(transaction, experiment, &user, damage)?;
-        let events = before.waiting.iter().chain(&user_delta.events);
-        before.ids = event_ids::known(transaction, delta, &user, events)?;
-        let after = additions.user(before.clone(), user_delta);
-        keep(transaction, delta, &user, &before, &after)?;
+    let joined = identities::join(transaction, delta)?;
+    let mut users = Users::new();
+    for user in joined.users(delta) {
+        let rows = known(transaction, experiment, &user, damage)?;
+        users.insert(user, rows);
     }
+    event_ids::read(transaction, delta, &joined, &mut users)?;
+    let (mut additions, changes) = delta_rows::apply(delta, &joined, users);
+    identities::keep(transaction, delta, &joined, &changes)?;
+    user_state::keep(transaction, delta, &changes)?;
+    event_ids::keep(transaction, delta, &joined, &changes)?;
     additions.uncounted.dropped_waiting += waiting::stop(transaction, delta)?;
     seen_once::forget_old(transaction, delta)?;
     event_ids::forget_old(transaction, delta, additions.ids_added)?;

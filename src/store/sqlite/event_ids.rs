@@ -1,71 +1,87 @@
 //! IDs of counted events, and counts of events that are not counted: see
 //! [`crate::store::event_ids`].
 
-use crate::store::event_ids::{EventCounts, EventIds, FORGOTTEN_AT_ONCE};
-use crate::store::{Delta, EventAt, StoreError};
+use crate::store::delta_rows::{Absorption, Joined, RowChanges, UserRows, Users, WantedIds};
+use crate::store::event_ids::{EventCounts, FORGOTTEN_AT_ONCE};
+use crate::store::{Delta, StoreError};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use std::collections::BTreeSet;
 
-/// Reads the IDs of a user, as far as these events need them.
-pub(super) fn known<'a>(
+/// Reads the IDs of a delta's users, as far as they are needed.
+pub(super) fn read(
     transaction: &Transaction<'_>,
     delta: &Delta,
-    user: &[u8],
-    events: impl Iterator<Item = &'a EventAt>,
-) -> Result<EventIds, StoreError> {
-    let mut ids = EventIds {
-        from_ms: delta.remember_from_ms,
-        ..EventIds::default()
-    };
-    let mut events = events.filter_map(|event| event.id).peekable();
-    if events.peek().is_none() {
-        return Ok(ids);
-    }
-    let from = delta.remember_from_ms as i64;
-    let sql = "SELECT count(*) FROM event_ids WHERE experiment = ? AND user = ? AND at_ms >= ?";
-    let mut count = transaction.prepare_cached(sql)?;
-    let remembered: i64 =
-        count.query_row(params![delta.experiment, user, from], |row| row.get(0))?;
-    ids.remembered = remembered as u64;
-    let sql = "SELECT 1 FROM event_ids WHERE experiment = ? AND user = ? AND id = ? AND at_ms >= ?";
-    let mut find = transaction.prepare_cached(sql)?;
-    for id in events {
-        let found = find
-            .query_row(params![delta.experiment, user, id as i64, from], |_| Ok(()))
-            .optional()?;
-        if found.is_some() {
-            ids.counted.insert(id);
-        }
-    }
-    Ok(ids)
-}
-
-/// Writes the new IDs of a user.
-pub(super) fn keep(
-    transaction: &Transaction<'_>,
-    delta: &Delta,
-    user: &[u8],
-    ids: &EventIds,
+    joined: &Joined,
+    users: &mut Users,
 ) -> Result<(), StoreError> {
-    let sql = "INSERT INTO event_ids VALUES (?, ?, ?, ?)
-               ON CONFLICT DO UPDATE SET at_ms = excluded.at_ms";
-    let mut insert = transaction.prepare_cached(sql)?;
-    for (&id, &at_ms) in &ids.new {
-        insert.execute(params![delta.experiment, user, id as i64, at_ms as i64])?;
+    for (user, wanted) in joined.wanted_ids(delta, users) {
+        let rows = users.entry(user.clone()).or_default();
+        match wanted {
+            WantedIds::All => all(transaction, delta, &user, rows)?,
+            WantedIds::These(ids) => some(transaction, delta, (&user, &ids), rows)?,
+        }
     }
     Ok(())
 }
 
-/// Moves the IDs of one user to another. Where both have the same ID, the other user's stays.
-pub(super) fn absorb(
+fn all(
     transaction: &Transaction<'_>,
-    experiment: &str,
-    first: &[u8],
-    second: &[u8],
+    delta: &Delta,
+    user: &[u8],
+    rows: &mut UserRows,
 ) -> Result<(), StoreError> {
-    let sql = "UPDATE OR IGNORE event_ids SET user = ? WHERE experiment = ? AND user = ?";
-    let mut give = transaction.prepare_cached(sql)?;
-    give.execute(params![first, experiment, second])?;
-    forget(transaction, experiment, second)?;
+    let sql = "SELECT id, at_ms FROM event_ids WHERE experiment = ? AND user = ? AND at_ms >= ?";
+    let mut find = transaction.prepare_cached(sql)?;
+    let from = delta.remember_from_ms as i64;
+    let found = find.query_map(params![delta.experiment, user, from], |row| {
+        Ok((row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as u64))
+    })?;
+    rows.ids = found.collect::<Result<_, _>>()?;
+    Ok(())
+}
+
+fn some(
+    transaction: &Transaction<'_>,
+    delta: &Delta,
+    (user, ids): (&[u8], &BTreeSet<u64>),
+    rows: &mut UserRows,
+) -> Result<(), StoreError> {
+    let from = delta.remember_from_ms as i64;
+    let sql = "SELECT count(*) FROM event_ids WHERE experiment = ? AND user = ? AND at_ms >= ?";
+    let mut count = transaction.prepare_cached(sql)?;
+    let kept: i64 = count.query_row(params![delta.experiment, user, from], |row| row.get(0))?;
+    let sql =
+        "SELECT at_ms FROM event_ids WHERE experiment = ? AND user = ? AND id = ? AND at_ms >= ?";
+    let mut find = transaction.prepare_cached(sql)?;
+    for &id in ids {
+        let of = params![delta.experiment, user, id as i64, from];
+        let found: Option<i64> = find.query_row(of, |row| row.get(0)).optional()?;
+        rows.ids.extend(found.map(|at_ms| (id, at_ms as u64)));
+    }
+    rows.further_ids = kept as u64 - rows.ids.len() as u64;
+    Ok(())
+}
+
+/// Moves the IDs of absorbed users, and writes new ones.
+pub(super) fn keep(
+    transaction: &Transaction<'_>,
+    delta: &Delta,
+    joined: &Joined,
+    changes: &RowChanges,
+) -> Result<(), StoreError> {
+    for Absorption { first, second, .. } in &joined.absorptions {
+        // Where both have the same ID, the other user's stays.
+        let sql = "UPDATE OR IGNORE event_ids SET user = ? WHERE experiment = ? AND user = ?";
+        let mut give = transaction.prepare_cached(sql)?;
+        give.execute(params![first, delta.experiment, second])?;
+        forget(transaction, &delta.experiment, second)?;
+    }
+    let sql = "INSERT INTO event_ids VALUES (?, ?, ?, ?)
+               ON CONFLICT DO UPDATE SET at_ms = excluded.at_ms";
+    let mut insert = transaction.prepare_cached(sql)?;
+    for (user, id, at_ms) in &changes.event_ids {
+        insert.execute(params![delta.experiment, user, *id as i64, *at_ms as i64])?;
+    }
     Ok(())
 }
 

@@ -1,84 +1,57 @@
 //! Aliases in SQLite.
 
-use super::event_ids;
-use super::user_state::{keep, known};
-use crate::store::apply_semantics::{Additions, UserState};
-use crate::store::damage::Damage;
-use crate::store::identities::{IdentityCounts, IdentityRole, Join, JoinOutcome, OLD_STEPS_MAX};
+use crate::store::delta_rows::{Joined, Roles, RowChanges, named};
+use crate::store::identities::{IdentityCounts, IdentityRole, OLD_STEPS_MAX};
 use crate::store::{Delta, StoreError};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use std::collections::HashMap;
 
-/// Adds the joins of a delta.
-pub(super) fn join(
+/// Decides about the joins of a delta.
+pub(super) fn join(transaction: &Transaction<'_>, delta: &Delta) -> Result<Joined, StoreError> {
+    let experiment = &delta.experiment;
+    let (mut roles, mut old_ends) = (Roles::new(), HashMap::new());
+    for id in named(delta) {
+        let role = role(transaction, experiment, id)?;
+        let absorber = match &role {
+            Some(IdentityRole::Absorbed(by)) => Some(&**by),
+            _ => None,
+        };
+        for id in [Some(id), absorber].into_iter().flatten() {
+            let end = old_end(transaction, experiment, id.to_vec())?;
+            if end != id {
+                old_ends.insert(id.to_vec(), end);
+            }
+        }
+        roles.extend(role.map(|role| (id.to_vec(), role)));
+    }
+    Ok(Joined::new(delta, roles, old_ends))
+}
+
+/// Writes the roles of a delta, and the outcomes of its joins.
+pub(super) fn keep(
     transaction: &Transaction<'_>,
     delta: &Delta,
-    additions: &mut Additions,
-    damage: &Damage,
+    joined: &Joined,
+    changes: &RowChanges,
 ) -> Result<(), StoreError> {
-    let experiment = &delta.experiment;
-    let mut counts = IdentityCounts::default();
-    for join in &delta.joins {
-        let minted = role(transaction, experiment, &join.minted)?;
-        let known_role = role(transaction, experiment, &join.known)?;
-        let outcome = join.outcome(minted.as_ref(), known_role.as_ref());
-        counts.count(outcome);
-        let by = || join.known.clone();
-        match outcome {
-            JoinOutcome::Absorb => {
-                absorb(transaction, delta, additions, join, damage)?;
-                set_role(
-                    transaction,
-                    delta,
-                    &join.minted,
-                    &IdentityRole::Absorbed(by()),
-                )?;
-                if known_role.is_none() {
-                    set_role(transaction, delta, &join.known, &IdentityRole::Known)?;
-                }
-            }
-            JoinOutcome::SetApart => {
-                set_role(transaction, delta, &join.minted, &IdentityRole::Apart(by()))?;
-            }
-            JoinOutcome::CountFurther => {
-                set_role(transaction, delta, &join.known, &IdentityRole::Further)?
-            }
-            JoinOutcome::Nothing => {}
-        }
+    let sql = "INSERT INTO identities VALUES (?, ?, ?)
+               ON CONFLICT DO UPDATE SET role = excluded.role";
+    let mut set = transaction.prepare_cached(sql)?;
+    for (id, role) in &changes.roles {
+        set.execute(params![delta.experiment, id, role])?;
     }
-    for (name, count) in IdentityCounts::NAMES.into_iter().zip(counts.values()) {
+    let sql = "INSERT INTO identity_counts VALUES (?, ?, ?)
+               ON CONFLICT DO UPDATE SET count = count + excluded.count";
+    let mut add = transaction.prepare_cached(sql)?;
+    for (name, count) in IdentityCounts::NAMES
+        .into_iter()
+        .zip(joined.counts.values())
+    {
         if count > 0 {
-            let sql = "INSERT INTO identity_counts VALUES (?, ?, ?)
-                       ON CONFLICT DO UPDATE SET count = count + excluded.count";
-            transaction
-                .prepare_cached(sql)?
-                .execute(params![experiment, name, count as i64])?;
+            add.execute(params![delta.experiment, name, count as i64])?;
         }
     }
     Ok(())
-}
-
-/// Moves the counts of a minted ID to the user of a known ID.
-fn absorb(
-    transaction: &Transaction<'_>,
-    delta: &Delta,
-    additions: &mut Additions,
-    join: &Join,
-    damage: &Damage,
-) -> Result<(), StoreError> {
-    let experiment = &delta.experiment;
-    let first = resolve(transaction, experiment, &join.known)?;
-    let second = resolve(transaction, experiment, &join.minted)?;
-    if first == second {
-        return Ok(());
-    }
-    event_ids::absorb(transaction, experiment, &first, &second)?;
-    let mut before = known(transaction, experiment, &first, damage)?;
-    let other = known(transaction, experiment, &second, damage)?;
-    let waiting = before.waiting.iter().chain(&other.waiting);
-    before.ids = event_ids::known(transaction, delta, &first, waiting)?;
-    let whole = additions.join(before.clone(), other.clone(), join.at_ms);
-    keep(transaction, delta, &first, &before, &whole)?;
-    keep(transaction, delta, &second, &other, &UserState::default())
 }
 
 /// Returns the ID of an alias: one step, or several in data of version 0.1.0.
@@ -87,10 +60,19 @@ pub(super) fn resolve(
     experiment: &str,
     user: &[u8],
 ) -> Result<Vec<u8>, StoreError> {
-    let mut id = match role(connection, experiment, user)? {
+    let id = match role(connection, experiment, user)? {
         Some(IdentityRole::Absorbed(by)) => by,
         _ => user.to_vec(),
     };
+    old_end(connection, experiment, id)
+}
+
+/// Follows the aliases of version 0.1.0.
+fn old_end(
+    connection: &Connection,
+    experiment: &str,
+    mut id: Vec<u8>,
+) -> Result<Vec<u8>, StoreError> {
     let sql = "SELECT first FROM aliases WHERE experiment = ? AND user = ?";
     let mut statement = connection.prepare_cached(sql)?;
     for _ in 0..OLD_STEPS_MAX {
@@ -116,20 +98,6 @@ fn role(
         .query_row(params![experiment, id], |row| row.get(0))
         .optional()?;
     Ok(kept.and_then(|kept| IdentityRole::read(&kept)))
-}
-
-fn set_role(
-    transaction: &Transaction<'_>,
-    delta: &Delta,
-    id: &[u8],
-    role: &IdentityRole,
-) -> Result<(), StoreError> {
-    let sql = "INSERT INTO identities VALUES (?, ?, ?)
-               ON CONFLICT DO UPDATE SET role = excluded.role";
-    transaction
-        .prepare_cached(sql)?
-        .execute(params![delta.experiment, id, role.write()])?;
-    Ok(())
 }
 
 /// Forgets every alias of an ID. Returns the ID and its aliases, and whether there was any.

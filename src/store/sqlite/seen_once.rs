@@ -1,35 +1,29 @@
 //! Visitors who were seen once: see [`crate::store::seen_once`]. Triggers keep the sum of their bytes.
 
-use crate::store::seen_once::{BYTES_MAX, FORGOTTEN_AT_ONCE, bytes, from_ms};
-use crate::store::{Delta, StoreError, UserRecord};
+use crate::store::delta_rows::RowChanges;
+use crate::store::seen_once::{BYTES_MAX, FORGOTTEN_AT_ONCE, from_ms};
+use crate::store::{Delta, StoreError};
 use rusqlite::{OptionalExtension, Transaction, params};
 
-/// Notes what a delta changed of a user: a visitor who was seen once has an entry, a counted user has none.
+/// Notes what a delta changed: a visitor who was seen once has an entry, a counted user has none.
 pub(super) fn keep(
     transaction: &Transaction<'_>,
     delta: &Delta,
-    user: &[u8],
-    before: Option<&UserRecord>,
-    after: Option<&UserRecord>,
+    changes: &RowChanges,
 ) -> Result<(), StoreError> {
-    let experiment = &delta.experiment;
-    match (bytes(user, before), after, bytes(user, after)) {
-        (_, Some(record), Some(bytes)) => {
-            let sql = "INSERT INTO seen_once VALUES (?, ?, ?, ?)
-                       ON CONFLICT DO UPDATE SET first_ms = excluded.first_ms, bytes = excluded.bytes";
-            transaction.prepare_cached(sql)?.execute(params![
-                experiment,
-                user,
-                record.first_ms as i64,
-                bytes as i64
-            ])?;
-        }
-        (Some(_), ..) => {
-            let sql = "DELETE FROM seen_once WHERE experiment = ? AND user = ?";
-            let mut delete = transaction.prepare_cached(sql)?;
-            delete.execute(params![experiment, user])?;
-        }
-        (None, ..) => {}
+    let sql = "DELETE FROM seen_once WHERE experiment = ? AND user = ?";
+    let mut delete = transaction.prepare_cached(sql)?;
+    let sql = "INSERT INTO seen_once VALUES (?, ?, ?, ?)
+               ON CONFLICT DO UPDATE SET first_ms = excluded.first_ms, bytes = excluded.bytes";
+    let mut set = transaction.prepare_cached(sql)?;
+    for (user, entry) in &changes.seen_once {
+        match *entry {
+            Some((first_ms, bytes)) => {
+                let of = params![delta.experiment, user, first_ms as i64, bytes as i64];
+                set.execute(of)?
+            }
+            None => delete.execute(params![delta.experiment, user])?,
+        };
     }
     Ok(())
 }

@@ -1,63 +1,43 @@
-//! The state of one user in SQLite.
+//! The rows of users in SQLite.
 
-use super::event_ids;
 use super::rows::text;
-use super::seen_once;
-use super::waiting;
-use crate::store::apply_semantics::UserState;
+use super::{seen_once, waiting};
 use crate::store::damage::Damage;
-use crate::store::event_ids::EventIds;
+use crate::store::delta_rows::{RowChanges, UserRows};
 use crate::store::{Delta, StoreError, UserRecord, keys};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-/// Reads what is known of a user.
+/// Reads what is known of a user, without event IDs.
 pub(super) fn known(
     connection: &Connection,
     experiment: &str,
     user: &[u8],
     damage: &Damage,
-) -> Result<UserState, StoreError> {
+) -> Result<UserRows, StoreError> {
     let waiting = damage.skip(waiting::waiting(connection, experiment, user))?;
-    Ok(UserState {
-        record: record(connection, experiment, user, damage)?,
-        waiting: waiting.unwrap_or_default(),
-        ids: EventIds::default(),
-    })
+    let record = record(connection, experiment, user, damage)?;
+    Ok(UserRows::new(record, waiting.unwrap_or_default()))
 }
 
-/// Writes what changed of a user. Most users return without a change.
+/// Writes what changed of users.
 pub(super) fn keep(
     transaction: &Transaction<'_>,
     delta: &Delta,
-    user: &[u8],
-    before: &UserState,
-    after: &UserState,
+    changes: &RowChanges,
 ) -> Result<(), StoreError> {
-    if after.record != before.record {
-        let (experiment, sql) = (
-            &delta.experiment,
-            match after.record {
-                Some(_) => {
-                    "INSERT INTO users VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET record = excluded.record"
-                }
-                None => "DELETE FROM users WHERE experiment = ? AND user = ?",
-            },
-        );
-        let mut statement = transaction.prepare_cached(sql)?;
-        match &after.record {
-            Some(record) => {
-                statement.execute(params![experiment, user, keys::write_user(record)])?
-            }
-            None => statement.execute(params![experiment, user])?,
+    let sql =
+        "INSERT INTO users VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET record = excluded.record";
+    let mut set = transaction.prepare_cached(sql)?;
+    let sql = "DELETE FROM users WHERE experiment = ? AND user = ?";
+    let mut delete = transaction.prepare_cached(sql)?;
+    for (user, record) in &changes.records {
+        match record {
+            Some(record) => set.execute(params![delta.experiment, user, record])?,
+            None => delete.execute(params![delta.experiment, user])?,
         };
     }
-    let records = (before.record.as_ref(), after.record.as_ref());
-    seen_once::keep(transaction, delta, user, records.0, records.1)?;
-    let is_exposed = after.record.is_some();
-    if after.waiting != before.waiting || is_exposed != before.record.is_some() {
-        waiting::keep(transaction, delta, user, &after.waiting, is_exposed)?;
-    }
-    event_ids::keep(transaction, delta, user, &after.ids)
+    seen_once::keep(transaction, delta, changes)?;
+    waiting::keep(transaction, delta, changes)
 }
 
 /// Reads the record of a user.

@@ -2,7 +2,8 @@
 //! sum of their bytes.
 
 use super::rows::text;
-use crate::store::waiting::{BYTES_MAX, EXPOSED_MS, USERS_MAX, rank};
+use crate::store::delta_rows::RowChanges;
+use crate::store::waiting::{BYTES_MAX, EXPOSED_MS, USERS_MAX};
 use crate::store::{Delta, EventAt, StoreError, keys};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
@@ -20,31 +21,24 @@ pub(super) fn waiting(
     found.map_or(Ok(Vec::new()), |text| keys::read_waiting(&text?))
 }
 
-/// Writes the waiting events of a user, who `is_exposed` or not.
+/// Writes the waiting events of users.
 pub(super) fn keep(
     transaction: &Transaction<'_>,
     delta: &Delta,
-    user: &[u8],
-    events: &[EventAt],
-    is_exposed: bool,
+    changes: &RowChanges,
 ) -> Result<(), StoreError> {
-    match rank(events, is_exposed) {
-        None => {
-            let sql = "DELETE FROM waiting WHERE experiment = ? AND user = ?";
-            transaction
-                .prepare_cached(sql)?
-                .execute(params![delta.experiment, user])?;
-        }
-        Some(rank) => {
-            let sql = "INSERT INTO waiting VALUES (?, ?, ?, ?)
-                       ON CONFLICT DO UPDATE SET since_ms = excluded.since_ms, events = excluded.events";
-            transaction.prepare_cached(sql)?.execute(params![
-                delta.experiment,
-                user,
-                rank as i64,
-                keys::write_waiting(events)
-            ])?;
-        }
+    let sql = "DELETE FROM waiting WHERE experiment = ? AND user = ?";
+    let mut delete = transaction.prepare_cached(sql)?;
+    let sql = "INSERT INTO waiting VALUES (?, ?, ?, ?)
+               ON CONFLICT DO UPDATE SET since_ms = excluded.since_ms, events = excluded.events";
+    let mut set = transaction.prepare_cached(sql)?;
+    for (user, entry) in &changes.waiting {
+        match entry {
+            Some((rank, events)) => {
+                set.execute(params![delta.experiment, user, *rank as i64, events])?
+            }
+            None => delete.execute(params![delta.experiment, user])?,
+        };
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! What can happen to a house while it serves, and how it is mended.
 
 use super::World;
+use crate::support::postgres::Postgres;
 use crate::support::redis::{Cluster, Redis, Watched};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ pub enum TestStore {
     Cut(Redis, super::cutter::Cutter),
     Sentinels(Watched),
     Cluster(Cluster),
+    Postgres(Postgres),
 }
 
 impl TestStore {
@@ -22,6 +24,7 @@ impl TestStore {
             TestStore::Cut(_, cutter) => format!("store: redis://{}\n", cutter.address),
             TestStore::Sentinels(watched) => format!("store: {}\n", watched.url()),
             TestStore::Cluster(cluster) => format!("store: \"{}\"\n", cluster.url()),
+            TestStore::Postgres(postgres) => format!("store: {}\n", postgres.url()),
         }
     }
 }
@@ -47,6 +50,14 @@ pub enum Fault {
 }
 
 pub const OF_ANY_STORE: &[Fault] = &[Fault::KillProxy, Fault::StopProxy, Fault::Reload];
+pub const OF_POSTGRES: &[Fault] = &[
+    Fault::KillStore,
+    Fault::RestartStore,
+    Fault::FreezeStore,
+    Fault::ReadOnly,
+    Fault::CutConnections,
+    Fault::Flush,
+];
 pub const OF_REDIS: &[Fault] = &[
     Fault::KillStore,
     Fault::RestartStore,
@@ -89,12 +100,57 @@ impl Fault {
                 }
                 cutter.mend();
             }
+            _ if matches!(world.store, TestStore::Postgres(_)) => {
+                let TestStore::Postgres(postgres) = &mut world.store else {
+                    unreachable!()
+                };
+                self.strike_postgres(postgres, wait);
+            }
             _ => {
                 let (TestStore::Alone(redis) | TestStore::Cut(redis, _)) = &mut world.store else {
                     panic!("{self:?} is for one Redis")
                 };
                 self.strike_redis(redis, wait);
             }
+        }
+    }
+
+    fn strike_postgres(self, postgres: &mut Postgres, wait: Duration) {
+        let sure = |sql: &str| {
+            postgres.sql(sql).unwrap();
+        };
+        match self {
+            Fault::KillStore => {
+                postgres.kill();
+                std::thread::sleep(wait);
+                postgres.up();
+            }
+            Fault::RestartStore => {
+                postgres.stop();
+                std::thread::sleep(wait);
+                postgres.up();
+            }
+            // Longer than an answer is waited for.
+            Fault::FreezeStore => sure("LOCK TABLE watershed.experiments; SELECT pg_sleep(6.5)"),
+            Fault::ReadOnly => {
+                sure("ALTER DATABASE shop SET default_transaction_read_only = on");
+                sure(CUT);
+                std::thread::sleep(wait);
+                postgres
+                    .sql_in(
+                        "postgres",
+                        "ALTER DATABASE shop RESET default_transaction_read_only",
+                    )
+                    .unwrap();
+            }
+            Fault::CutConnections => {
+                for _ in 0..5 {
+                    sure(CUT);
+                    std::thread::sleep(wait / 5);
+                }
+            }
+            Fault::Flush => sure("DROP SCHEMA watershed CASCADE"),
+            _ => panic!("{self:?} is not PostgreSQL's"),
         }
     }
 
@@ -146,6 +202,9 @@ impl Fault {
         }
     }
 }
+
+const CUT: &str =
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'watershed'";
 
 /// The master dies and a replica takes its place; then it comes back as a replica.
 fn fail_over(store: &mut TestStore, wait: Duration) {

@@ -8,14 +8,16 @@ mod cutter;
 mod driver;
 mod faults;
 
+use crate::store_model::shop;
 use crate::support::clock::Clock;
 use crate::support::origin::Origin;
+use crate::support::postgres::Postgres;
 use crate::support::proxy::{How, Proxy};
 use crate::support::redis::{Cluster, Redis, Watched};
 use books::{Books, StoredUsers};
 use cutter::Cutter;
 use driver::Driver;
-use faults::{Fault, OF_ANY_STORE, OF_REDIS, TestStore};
+use faults::{Fault, OF_ANY_STORE, OF_POSTGRES, OF_REDIS, TestStore};
 use std::time::Duration;
 use watershed::store::Store;
 use watershed::store::redis::{RedisStore, TlsFiles};
@@ -108,6 +110,7 @@ metrics:
             TestStore::Alone(server) | TestStore::Cut(server, _) => redis(&server.url()).await,
             TestStore::Sentinels(watched) => redis(&watched.url()).await,
             TestStore::Cluster(cluster) => redis(&cluster.url()).await,
+            TestStore::Postgres(postgres) => Box::new(shop(postgres)),
         }
     }
 
@@ -182,6 +185,10 @@ fn alone() -> TestStore {
     TestStore::Alone(Redis::with(&arguments))
 }
 
+fn postgres() -> TestStore {
+    TestStore::Postgres(Postgres::start())
+}
+
 fn cut() -> TestStore {
     let arguments = ["--appendonly", "yes", "--enable-debug-command", "yes"];
     let redis = Redis::with(&arguments);
@@ -221,6 +228,26 @@ fn redis_alone_through_each_of_its_faults() {
     for (seed, &fault) in OF_REDIS.iter().enumerate() {
         play(alone(), 1, seed as u64, &[fault]);
     }
+}
+
+#[test]
+fn postgres_through_each_of_its_faults() {
+    for (seed, &fault) in OF_POSTGRES.iter().enumerate() {
+        play(postgres(), 1, seed as u64, &[fault]);
+    }
+}
+
+#[test]
+fn three_proxies_on_one_postgres_through_a_mixture() {
+    let seed = 9;
+    let mut dice = fastrand::Rng::with_seed(seed);
+    let faults = mixture(&mut dice, &[OF_ANY_STORE, OF_POSTGRES], 5);
+    play(
+        postgres(),
+        3,
+        seed,
+        &[&[Fault::KillProxy], &faults[..]].concat(),
+    );
 }
 
 #[test]
@@ -354,12 +381,13 @@ fn for_as_long_as_told() {
             }
             continue;
         }
-        let (store, faults) = match dice.u8(..6) {
+        let (store, faults) = match dice.u8(..7) {
             0 => {
                 let faults = mixture(&mut dice, &[any, clock], length);
                 play(TestStore::Embedded, 1, seed, &faults);
                 continue;
             }
+            6 => (postgres(), mixture(&mut dice, &[any, OF_POSTGRES], length)),
             1 => (
                 sentinels(),
                 mixture(&mut dice, &[any, &[Fault::FailOver]], length),

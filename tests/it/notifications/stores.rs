@@ -1,5 +1,7 @@
-//! The queue of messages is the same in both stores.
+//! The queue of messages is the same in every store.
 
+use crate::store_model::shop;
+use crate::support::postgres::Postgres;
 use crate::support::redis::Redis;
 use tempfile::TempDir;
 use watershed::store::Store;
@@ -128,12 +130,13 @@ async fn check(store: &dyn Store) {
 }
 
 #[tokio::test]
-async fn messages_wait_and_are_taken_alike_in_both_stores() {
+async fn messages_wait_and_are_taken_alike_in_every_store() {
     let folder = TempDir::new().unwrap();
     check(&SqliteStore::open(&folder.path().join("counts.db")).unwrap()).await;
     let redis = Redis::start();
     let store = RedisStore::connect(&redis.url(), TlsFiles::default(), "ws").await;
     check(&store.unwrap()).await;
+    check(&shop(&Postgres::start())).await;
 }
 
 #[tokio::test]
@@ -144,7 +147,9 @@ async fn message_that_cannot_be_read_is_dropped_and_counted() {
     let redis = Redis::start();
     let shared = RedisStore::connect(&redis.url(), TlsFiles::default(), "ws").await;
     let shared = shared.unwrap();
-    for store in [&file as &dyn Store, &shared] {
+    let postgres = Postgres::start();
+    let third = shop(&postgres);
+    for store in [&file as &dyn Store, &shared, &third] {
         let both = [message("m1", "a"), message("m1", "b")];
         let mark = mark("won", 1, EventMark::ONCE);
         store.enqueue(mark, &both).await.unwrap();
@@ -155,7 +160,10 @@ async fn message_that_cannot_be_read_is_dropped_and_counted() {
     redis
         .command(&["HSET", "ws:{webhooks}:messages", "m1.a", "{"])
         .unwrap();
-    for store in [&file as &dyn Store, &shared] {
+    postgres
+        .sql("UPDATE watershed.messages SET message = '{' WHERE entry = 'm1.a'")
+        .unwrap();
+    for store in [&file as &dyn Store, &shared, &third] {
         let found = store.take_messages(taker("p", 1, 9)).await.unwrap();
         let entries: Vec<String> = found.messages.iter().map(PendingMessage::entry).collect();
         assert_eq!(entries, ["m1.b"]);

@@ -1,10 +1,11 @@
-//! Shared by tests: origins, the program, Redis, and a client.
+//! Shared by tests: origins, the program, Redis, PostgreSQL, and a client.
 
 pub mod browser;
 pub mod client;
 pub mod clock;
 pub mod origin;
 pub mod pebble;
+pub mod postgres;
 pub mod proxy;
 pub mod raw;
 pub mod redis;
