@@ -18,6 +18,7 @@ const SHOWN: &[&str] = &[
     // `trace` has more forms than there are files.
     "upstreams: { a: http://127.0.0.1:1 }\ntrace: 10%",
     "upstreams: { a: http://127.0.0.1:1 }\ntrace: { otlp: true }",
+    "upstreams: { a: http://127.0.0.1:1 }\nstore: { url: postgres://ws@127.0.0.1/db, schema: watershed }",
 ];
 /// An example that names files which do not exist.
 const NAMING_FILES: &str = include_str!("schema/files.yaml");

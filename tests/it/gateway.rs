@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, patch};
 use serde_json::{Value, json};
 use std::collections::{BTreeSet, HashMap};
-use std::io::Read;
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
@@ -151,12 +151,25 @@ fn split(first: u32, second: u32) -> Value {
 }
 
 /// The command beside a proxy that reads what it writes.
-struct Follower(Child);
+struct Follower {
+    child: Child,
+    log: Arc<Mutex<String>>,
+}
+
+impl Follower {
+    #[track_caller]
+    fn until_logged(&self, words: &str) {
+        until(words, || {
+            let log = self.log.lock().unwrap().clone();
+            log.contains(words).then_some(()).ok_or(log)
+        });
+    }
+}
 
 impl Drop for Follower {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -217,7 +230,15 @@ impl Site {
     }
 
     fn follow(&self) -> Follower {
-        Follower(self.command(&[]).spawn().unwrap())
+        let mut child = self.command(&[]).spawn().unwrap();
+        let log: Arc<Mutex<String>> = Arc::default();
+        let (lines, written) = (child.stderr.take().unwrap(), Arc::clone(&log));
+        std::thread::spawn(move || {
+            for line in BufReader::new(lines).lines().map_while(Result::ok) {
+                written.lock().unwrap().push_str(&(line + "\n"));
+            }
+        });
+        Follower { child, log }
     }
 
     fn once(&self, words: &[&str]) -> Output {
@@ -340,22 +361,18 @@ fn routes_of_a_cluster_split_users_and_follow_its_weights() {
     // A cluster that is away changes nothing; when it is back, it is followed again.
     *cluster.is_down.lock().unwrap() = true;
     cluster.apply(route("site", "public", split(5, 0)));
+    follower.until_logged("the file stays as it is");
     site.until_served("/", &["v2"]);
     *cluster.is_down.lock().unwrap() = false;
     site.until_served("/", &["v1"]);
+    follower.until_logged("are read again");
 
     // A status that is the same is not written again.
     let patches = cluster.patches.lock().unwrap();
     let of_api = patches.iter().filter(|(name, _)| name == "api");
     assert_eq!(of_api.count(), 1);
     drop(patches);
-    let mut follower = follower;
-    follower.0.kill().unwrap();
-    let mut log = String::new();
-    let mut stderr = follower.0.stderr.take().unwrap();
-    stderr.read_to_string(&mut log).unwrap();
-    assert!(log.contains("the file stays as it is"), "{log}");
-    assert!(log.contains("are read again"), "{log}");
+    let log = follower.log.lock().unwrap();
     assert!(!log.contains(TOKEN), "{log}");
 }
 

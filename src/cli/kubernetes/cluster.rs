@@ -122,7 +122,7 @@ impl Cluster {
             tracing::info!(
                 "{} has {} routes of the gateway {}/{}",
                 file.display(),
-                routes.len(),
+                routes.len() - merged.refused.len(),
                 self.gateway.0,
                 self.gateway.1
             );
