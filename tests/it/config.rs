@@ -1193,7 +1193,7 @@ fn tls_keys_without_effect_are_refused() {
     );
     with(
         "store: { url: counts.db, certificate: c.pem, key: k.pem }\n",
-        "error: routes.yaml:9:39: store.certificate: the store is a file\n\nhint: write rediss:// in its address, or leave `certificate` out\n\nerror: routes.yaml:9:51: store.key: the store is a file\n\nhint: write rediss:// in its address, or leave `key` out",
+        "error: routes.yaml:9:39: store.certificate: the store is a file\n\nhint: name a server in its address, or leave `certificate` out\n\nerror: routes.yaml:9:51: store.key: the store is a file\n\nhint: name a server in its address, or leave `key` out",
     );
 }
 
