@@ -158,7 +158,7 @@ fn run(command: Command, output: Output) -> anyhow::Result<()> {
         Command::Healthcheck(arguments) => healthcheck::run(&arguments, output),
         Command::Token(arguments) => token::run(&arguments, output),
         Command::Mcp(arguments) => mcp::run(&arguments),
-        Command::Kubernetes(arguments) => kubernetes::run(&arguments),
+        Command::Kubernetes(arguments) => kubernetes::run(&arguments, output),
         Command::Simulate(arguments) => simulate::run(&arguments, output),
         Command::Completions(arguments) => {
             completions::run(&arguments, Arguments::command(), output)

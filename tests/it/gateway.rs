@@ -382,6 +382,7 @@ fn file_is_written_once_where_that_is_asked_for() {
     site.api.cluster.apply(route("site", "public", split(1, 1)));
     let done = site.once(&["--no-status"]);
     assert!(done.status.success(), "{done:?}");
+    assert_eq!(done.stdout, b"routes.yaml has 1 routes of the cluster\n");
     site.until_served("/", &["v1", "v2"]);
     assert_eq!(site.api.cluster.patches.lock().unwrap().len(), 0);
 

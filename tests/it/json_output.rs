@@ -190,6 +190,10 @@ fn every_command_prints_one_document() {
     // No assistant has begun.
     let mcp = site.json(1, "mcp -c FILE", "");
     assert!(mcp["error"].is_string(), "{mcp}");
+    // There is no cluster.
+    let cluster = "kubernetes --once --gateway a --base FILE --write FOLDER/cluster.yaml";
+    let cluster = site.json(1, cluster, "");
+    assert!(cluster["error"].is_string(), "{cluster}");
     // `run` is tested below.
     site.run.insert("run".to_owned());
     let missing: Vec<String> = commands().difference(&site.run).cloned().collect();

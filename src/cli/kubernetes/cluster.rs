@@ -24,8 +24,8 @@ const GATHER: Duration = Duration::from_millis(200);
 /// How long one watch lasts; the API allows less than 300.
 const WATCH_SECONDS: u32 = 290;
 
-/// Writes the file whenever routes change.
-pub(super) async fn follow(arguments: &Arguments) -> anyhow::Result<()> {
+/// Writes the file whenever routes change; or once, and returns how many routes it has.
+pub(super) async fn follow(arguments: &Arguments) -> anyhow::Result<usize> {
     let no_cluster = |error: &dyn std::fmt::Display| {
         let found = format!("there is no cluster to ask: {error}");
         ErrorWithHint::new(found, "run it in a pod, or set KUBECONFIG")
@@ -46,8 +46,8 @@ pub(super) async fn follow(arguments: &Arguments) -> anyhow::Result<()> {
     let mut last_error = String::new();
     loop {
         let done = cluster.round(arguments).await;
-        let version = match done {
-            Ok(version) => version,
+        let (version, routes) = match done {
+            Ok(read) => read,
             Err(error) if arguments.once => return Err(error),
             Err(error) => {
                 let error = format!("{error:#}");
@@ -62,7 +62,7 @@ pub(super) async fn follow(arguments: &Arguments) -> anyhow::Result<()> {
             }
         };
         if arguments.once {
-            return Ok(());
+            return Ok(routes);
         }
         if !std::mem::take(&mut last_error).is_empty() {
             tracing::info!("the routes of the cluster are read again");
@@ -106,8 +106,9 @@ impl Cluster {
         }
     }
 
-    /// Reads all routes, writes the file if it changes, and the status of routes. Returns the version of what was read.
-    async fn round(&self, arguments: &Arguments) -> anyhow::Result<String> {
+    /// Reads all routes, writes the file if it changes, and the status of routes. Returns the version of what was read,
+    /// and how many routes the file has.
+    async fn round(&self, arguments: &Arguments) -> anyhow::Result<(String, usize)> {
         let all = self.routes.list(&ListParams::default()).await;
         let all = all.with_context(|| format!("{GROUP}/v1 HTTPRoute cannot be listed"))?;
         let version = all.metadata.resource_version.clone().unwrap_or_default();
@@ -115,6 +116,7 @@ impl Cluster {
         routes.sort_by_cached_key(|route| (route.metadata.creation_timestamp.clone(), route.id()));
         let (base, file) = (&arguments.base, &arguments.write);
         let merged = merge(base, &routes, &arguments.cluster_domain, file)?;
+        let accepted = routes.len() - merged.refused.len();
         let before = std::fs::read_to_string(file).ok();
         if before.as_deref() != Some(&*merged.text) {
             private_file::write(file, merged.text.as_bytes())
@@ -122,13 +124,13 @@ impl Cluster {
             tracing::info!(
                 "{} has {} routes of the gateway {}/{}",
                 file.display(),
-                routes.len() - merged.refused.len(),
+                accepted,
                 self.gateway.0,
                 self.gateway.1
             );
         }
         self.report(&routes, &merged, arguments.no_status).await;
-        Ok(version)
+        Ok((version, accepted))
     }
 
     /// An object as a route of the gateway.
