@@ -86,7 +86,7 @@ enum Next {
 
 /// How far the request at the beginning of the input has come.
 enum Step {
-    Answered(Next),
+    Answered(Next, usize, Option<Box<RequestBody>>),
     Invalid(ErrorCode),
     Incomplete,
 }
@@ -169,23 +169,51 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Http1Connection<'a, S> {
         let mut stopped = pin!(worker.stopped.notified());
         let mut left = pin!(socket.reset());
         loop {
-            let may_be_whole = !self.input.is_empty() && {
-                let head_bytes_max = worker.snapshot().plan.limits.head_bytes;
-                self.partial.is_news(&self.input, head_bytes_max)
+            let snapshot = worker.snapshot();
+            let input = std::mem::take(&mut self.input);
+            let mut forwarded = Vec::new();
+            let head_bytes_max = snapshot.plan.limits.head_bytes;
+            let step = {
+                let mut begun = if input.is_empty() || !self.partial.is_news(&input, head_bytes_max)
+                {
+                    Begun::Incomplete
+                } else {
+                    forwarded = worker.buffers.take();
+                    let client = (&self.client, self.requests);
+                    pipeline::begin(worker, snapshot, client, &input, &mut forwarded)
+                };
+                // An exchange is large, and need not be moved again.
+                match &mut begun {
+                    Begun::Request(exchange, body) => {
+                        self.in_head = false;
+                        self.partial.reset();
+                        let bytes = exchange.input_bytes;
+                        let request = (&*input, &mut forwarded);
+                        let body_ = body.as_deref_mut();
+                        let next = self.answer(exchange, request, body_, left.as_mut()).await;
+                        Step::Answered(next, bytes, body.take())
+                    }
+                    Begun::Invalid(code) => Step::Invalid(*code),
+                    Begun::Incomplete => Step::Incomplete,
+                }
             };
-            let step = match may_be_whole {
-                // A connection that waits need not have room for a request.
-                true => Box::pin(self.request(left.as_mut())).await,
-                false => Step::Incomplete,
-            };
+            self.input = input;
             let next = match step {
-                Step::Answered(next) => next,
+                Step::Answered(next, bytes, body) => {
+                    self.input.drain(..bytes);
+                    self.after_body(next, body)
+                }
                 Step::Invalid(code) => return ConnectionEnd::Close(Some(code)),
-                Step::Incomplete => match self.wait_for_client(stopped.as_mut()).await {
-                    Ok(next) => next,
-                    Err(code) => return ConnectionEnd::Close(Some(code)),
-                },
+                Step::Incomplete => {
+                    // It may be long until there is more.
+                    worker.buffers.give(std::mem::take(&mut forwarded));
+                    match self.wait_for_client(stopped.as_mut()).await {
+                        Ok(next) => next,
+                        Err(code) => return ConnectionEnd::Close(Some(code)),
+                    }
+                }
             };
+            worker.buffers.give(forwarded);
             match next {
                 Next::Request => {}
                 Next::Tunnel(connection, received) => {
@@ -194,36 +222,6 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Http1Connection<'a, S> {
                 Next::Close => return ConnectionEnd::Close(None),
                 Next::ClientLeft => return ConnectionEnd::ClientLeft,
             }
-        }
-    }
-
-    /// Answers the request at the beginning of the input, if it is there.
-    async fn request(&mut self, left: Pin<&mut impl Future<Output = ()>>) -> Step {
-        let (worker, snapshot) = (self.worker, self.worker.snapshot());
-        let input = std::mem::take(&mut self.input);
-        let mut forwarded = worker.buffers.take();
-        let client = (&self.client, self.requests);
-        let mut begun = pipeline::begin(worker, snapshot, client, &input, &mut forwarded);
-        // An exchange is large, and need not be moved again.
-        let (step, answered, body) = match &mut begun {
-            Begun::Request(exchange, body) => {
-                self.in_head = false;
-                self.partial.reset();
-                let request = (&*input, &mut forwarded);
-                let next = self.answer(exchange, request, body.as_deref_mut(), left);
-                let next = next.await;
-                (Step::Answered(next), exchange.input_bytes, body.take())
-            }
-            Begun::Invalid(code) => (Step::Invalid(*code), 0, None),
-            Begun::Incomplete => (Step::Incomplete, 0, None),
-        };
-        drop(begun);
-        worker.buffers.give(forwarded);
-        self.input = input;
-        self.input.drain(..answered);
-        match step {
-            Step::Answered(next) => Step::Answered(self.after_body(next, body)),
-            step => step,
         }
     }
 
